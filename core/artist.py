@@ -1,0 +1,47 @@
+"""Drawing pictures of captions with a teacher's parts and any U-Net of its family, teacher's or student's.
+
+Axes: B batch, C channels, H W height and width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from core.sampling import build_sampler, draw_latents
+from core.spec import EvaluationSpec
+from core.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Artist:
+    """Draws with the sampler, steps and guidance of an evaluation.
+
+    Attributes
+    ----------
+    teacher
+        Lends its text encoder, decoder and noise schedule.
+    unet
+        What draws.
+    evaluation
+        How.
+    """
+
+    teacher: Teacher
+    unet: UNet2DConditionModel
+    evaluation: EvaluationSpec
+
+    def draw(self, captions: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
+        """Return the pictures of captions, BCHW, uint8, on the CPU; one seed a picture."""
+        latents = draw_latents(
+            self.unet,
+            self.teacher.encode(captions),
+            self.teacher.encode([""]),
+            seeds,
+            sampler=build_sampler(self.evaluation.sampler, self.teacher.scheduler_config),
+            steps=self.evaluation.steps,
+            guidance_scale=self.evaluation.guidance_scale,
+            precision=self.teacher.precision,
+        )
+        return self.teacher.decode(latents).cpu()

@@ -1,0 +1,108 @@
+"""Training batches as a function of (seed, samples seen), so that a resumed run sees what it would have seen.
+
+Nothing here waits for the device: what is drawn on the host is small, and noise is drawn where it is used.
+
+Axes: B batch, C channels, H W height and width, L tokens, D width of a token.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from core.conditioning import choose_captions
+from core.embeddings import CaptionEmbeddings
+from core.latents import LatentSet
+from core.randomness import generator
+from core.spec import MethodSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples on the training device.
+
+    Attributes
+    ----------
+    latents_BCHW
+        Pictures x_0 that the teacher drew.
+    noise_BCHW
+        The noise ε to add to them.
+    timestep_B
+        How much of it: t in 0..T-1.
+    prompts_BLD
+        Embedded captions, the same for teacher and student.
+    """
+
+    latents_BCHW: torch.Tensor
+    noise_BCHW: torch.Tensor
+    timestep_B: torch.Tensor
+    prompts_BLD: torch.Tensor
+
+    def split(self, size: int) -> Iterator["Batch"]:
+        """Yield the batch in parts of `size` samples."""
+        parts = (self.latents_BCHW, self.noise_BCHW, self.timestep_B, self.prompts_BLD)
+        for tensors in zip(*(part.split(size) for part in parts), strict=True):
+            yield Batch(*tensors)
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """Makes batches.
+
+    Attributes
+    ----------
+    latents
+        The pictures.
+    embeddings
+        The captions, embedded.
+    caption_count
+        Size of the whole caption set.
+    method
+        Random conditioning and blanks.
+    timesteps
+        T, the length of the noise schedule.
+    seed
+        The job's seed.
+    device
+        Where batches go.
+    """
+
+    latents: LatentSet
+    embeddings: CaptionEmbeddings
+    caption_count: int
+    method: MethodSpec
+    timesteps: int
+    seed: int
+    device: torch.device
+
+    def batch(self, samples_seen: int, size: int) -> Batch:
+        """Return the batch of `size` samples that follows the first `samples_seen`."""
+        random = generator(self.seed, "batch", samples_seen)
+        picture_B = self._pictures(samples_seen, size)
+        latents_BCHW = self.latents.gather(picture_B).to(self.device, non_blocking=True)
+        # t is drawn before p(t) is applied to it, uniformly in 0..T-1.
+        timestep_B = torch.randint(self.timesteps, (size,), generator=random)
+        caption_B = choose_captions(
+            self.latents.caption_N[picture_B],
+            timestep_B / self.timesteps,
+            self.caption_count,
+            self.method,
+            random,
+        )
+        noise = generator(self.seed, "noise", samples_seen, device=self.device.type)
+        return Batch(
+            latents_BCHW,
+            torch.randn(latents_BCHW.shape, generator=noise, device=self.device),
+            timestep_B.to(self.device, non_blocking=True),
+            self.embeddings(caption_B),
+        )
+
+    def _pictures(self, start: int, size: int) -> torch.Tensor:
+        """Return pictures of an endless sequence that shuffles the set anew each time round."""
+        N = len(self.latents)
+        place_B = torch.arange(start, start + size)
+        rounds = range(start // N, (start + size - 1) // N + 1)
+        shuffled = torch.cat(
+            [torch.randperm(N, generator=generator(self.seed, "order", count)) for count in rounds]
+        )
+        return shuffled[place_B - rounds.start * N]

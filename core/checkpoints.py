@@ -1,0 +1,109 @@
+"""Checkpoints: everything a resumed run needs to equal an uninterrupted one, as safetensors and JSON.
+
+A checkpoint is a folder that appears complete or not at all, with a manifest of its files' hashes. One that
+does not match its manifest is passed over for the one before it. Randomness is not in it: it follows from the
+seed and the samples seen.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.files import describe_files, remove, replacing, sha256, write_json
+
+FORMAT = 1
+KEPT = 2
+MANIFEST = "manifest.json"
+NAME = re.compile(r"step-\d{8}")
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the folder name of the checkpoint after `step` steps."""
+    return f"step-{step:08d}"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: torch.nn.Module,
+    average: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+) -> Path:
+    """Write a checkpoint and remove all but the newest ones.
+
+    Parameters
+    ----------
+    folder
+        The job's folder of checkpoints.
+    step
+        Steps finished.
+    model, average, optimiser
+        What is trained, the average of its weights, and the optimiser's moments.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+    """
+    checkpoint = folder / checkpoint_name(step)
+    with replacing(checkpoint) as temporary:
+        temporary.mkdir()
+        save_file(_contiguous(model.state_dict()), temporary / "model.safetensors")
+        save_file(_contiguous(average.state_dict()), temporary / "average.safetensors")
+        save_file(_flatten(optimiser.state_dict()["state"]), temporary / "optimiser.safetensors")
+        manifest = {"format": FORMAT, "step": step, "files": describe_files(temporary)}
+        write_json(temporary / MANIFEST, manifest)
+    for old in complete_checkpoints(folder)[:-KEPT]:
+        remove(old)
+    return checkpoint
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint whose files match their manifest, or None."""
+    return next(filter(_is_intact, reversed(complete_checkpoints(folder))), None)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name))
+
+
+def load_checkpoint(
+    checkpoint: Path,
+    model: torch.nn.Module,
+    average: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+) -> int:
+    """Load a checkpoint into what is trained, and return the steps finished."""
+    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    average.load_state_dict(load_file(checkpoint / "average.safetensors"))
+    moments = _unflatten(load_file(checkpoint / "optimiser.safetensors"))
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        return all(sha256(checkpoint / file["path"]) == file["sha256"] for file in files)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _flatten(moments: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {f"{index}.{name}": tensor for index, named in moments.items() for name, tensor in named.items()}
+
+
+def _unflatten(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", maxsplit=1)
+        moments.setdefault(int(index), {})[name] = tensor
+    return moments

@@ -1,0 +1,79 @@
+"""The CLIP that judges pictures: it comes with the teacher, in its folder ``evaluation_clip/``.
+
+Axes: B batch, C channels, H W height and width, D embedding.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import CLIPModel, CLIPTokenizer
+
+from core.teacher import Teacher, load_frozen
+
+FOLDER = "evaluation_clip"
+
+
+@dataclass(frozen=True)
+class EvaluationClip:
+    """A CLIP with the preprocessing that its folder describes.
+
+    Attributes
+    ----------
+    model, tokenizer
+        The two towers, and the tokenizer of the text tower.
+    size
+        Side of the pictures that the image tower takes.
+    mean, std
+        Normalisation of each colour.
+    """
+
+    model: CLIPModel
+    tokenizer: CLIPTokenizer
+    size: int
+    mean: list[float]
+    std: list[float]
+
+    @torch.no_grad()
+    def embed_pictures(self, pictures_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return unit embeddings, BD, of uint8 pictures."""
+        pictures = pictures_BCHW.to(self.model.device).float() / 255
+        if pictures.shape[-1] != self.size:
+            pictures = F.interpolate(pictures, (self.size, self.size), mode="bicubic", antialias=True).clamp(
+                0, 1
+            )
+        mean, std = (pictures.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        features = self.model.get_image_features(pixel_values=(pictures - mean) / std)
+        return F.normalize(features.pooler_output, dim=-1)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return unit embeddings, BD, of captions."""
+        tokens = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        features = self.model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask)
+        return F.normalize(features.pooler_output, dim=-1)
+
+
+def load_evaluation_clip(teacher: Teacher) -> EvaluationClip | None:
+    """Load the CLIP in a teacher's folder, or return None if there is none."""
+    folder: Path = teacher.info.path / FOLDER
+    if not folder.is_dir():
+        return None
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    model = load_frozen(CLIPModel, folder).to(teacher.device)
+    return EvaluationClip(
+        model=model,
+        tokenizer=teacher.tokenizer,
+        size=model.config.vision_config.image_size,
+        mean=settings["image_mean"],
+        std=settings["image_std"],
+    )

@@ -1,0 +1,64 @@
+"""Metrics of the training loop: gathered on the device, read by the host only when they are reported."""
+
+import math
+import time
+
+import torch
+
+from core.errors import DivergedError
+from core.events import EventWriter
+
+METRICS = ("loss", "loss_output", "loss_feature", "gradient_norm")
+
+
+class RunningMetrics:
+    """Means of the steps since the last report.
+
+    Parameters
+    ----------
+    events
+        Where to report.
+    device
+        Where the steps leave their values.
+    """
+
+    def __init__(self, events: EventWriter, device: torch.device) -> None:
+        self._events = events
+        self._sums = torch.zeros(len(METRICS), device=device)
+        self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
+
+    def add(self, values: torch.Tensor) -> None:
+        """Add the values of one step, without waiting for them."""
+        self._sums += values
+        self._steps += 1
+
+    def pause(self) -> None:
+        """Stop the clock while something else than training runs."""
+        self._seconds += time.monotonic() - self._since
+
+    def go_on(self) -> None:
+        """Start the clock again."""
+        self._since = time.monotonic()
+
+    def report(self, step: int, batch_size: int, learning_rate: float) -> None:
+        """Report the means, and begin anew. Here the host waits for the device.
+
+        Raises
+        ------
+        DivergedError
+            If a mean is not finite.
+        """
+        means = (self._sums / self._steps).tolist()
+        self.pause()
+        if not all(map(math.isfinite, means)):
+            raise DivergedError(
+                f"the loss is no longer a finite number at step {step}",
+                "lower training.learning_rate, or raise training.warmup_steps",
+            )
+        values = dict(zip(METRICS, means, strict=True))
+        values["learning_rate"] = learning_rate
+        values["samples_per_second"] = self._steps * batch_size / self._seconds
+        self._events.write("metrics", step=step, values=values)
+        self._sums.zero_()
+        self._steps, self._seconds = 0, 0.0
+        self.go_on()

@@ -1,0 +1,113 @@
+"""Teachers are found by id, broken ones are passed over, and a revision follows the weights."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.errors import BadTeacherError, UnknownTeacherError
+from core.registry import find_teacher, list_teachers, read_teacher
+from core.teacher import Teacher, load_teacher, resolve_teacher
+
+
+@pytest.fixture
+def copied(teachers_dir: Path, tmp_path: Path) -> Path:
+    shutil.copytree(teachers_dir, tmp_path / "teachers")
+    return tmp_path / "teachers"
+
+
+def test_teacher_json_names_the_teacher(teachers_dir: Path) -> None:
+    info = find_teacher("emoji-64", [teachers_dir])
+    assert info.path == teachers_dir / "weights"
+    assert info.family == "sd1"
+    assert info.licence == "apache-2.0"
+    assert info.caption_set == teachers_dir / "weights" / "captions.txt"
+
+
+def test_without_teacher_json_the_folder_names_it(copied: Path) -> None:
+    (copied / "weights" / "teacher.json").unlink()
+    assert [teacher.id for teacher in list_teachers([copied])] == ["weights"]
+
+
+def test_parameters_are_those_of_the_unet(teacher: Teacher) -> None:
+    assert teacher.info.parameters == sum(p.numel() for p in teacher.unet.parameters())
+
+
+def test_an_unknown_teacher_lists_the_known_ones(teachers_dir: Path) -> None:
+    with pytest.raises(UnknownTeacherError) as caught:
+        find_teacher("sd-9", [teachers_dir, teachers_dir / "absent"])
+    assert caught.value.known == ["emoji-64"]
+
+
+def test_a_broken_folder_does_not_hide_the_others(copied: Path) -> None:
+    for name, content in (("a", "not json"), ("b", '{"_class_name": "FluxPipeline"}'), ("c", "[]")):
+        (copied / name).mkdir()
+        (copied / name / "model_index.json").write_text(content)
+    assert [teacher.id for teacher in list_teachers([copied])] == ["emoji-64"]
+
+
+def test_the_revision_follows_the_weights_and_not_the_place(copied: Path, teachers_dir: Path) -> None:
+    weights = copied / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = read_teacher(copied / "weights").revision
+    assert before == read_teacher(teachers_dir / "weights").revision
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert read_teacher(copied / "weights").revision != before
+
+
+def test_pickled_weights_are_refused(copied: Path) -> None:
+    unet = copied / "weights" / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(unet / "diffusion_pytorch_model.bin")
+    with pytest.raises(BadTeacherError, match="no safetensors"):
+        read_teacher(copied / "weights")
+
+
+def test_a_damaged_weight_file_is_a_bad_teacher(copied: Path) -> None:
+    import torch
+
+    info = read_teacher(copied / "weights")
+    (copied / "weights" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(BadTeacherError, match="cannot be loaded"):
+        load_teacher(info, torch.device("cpu"))
+
+
+def test_missing_weights_are_a_bad_teacher(copied: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = copied / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(BadTeacherError, match=r"conv_in\.weight"):
+        load_teacher(read_teacher(copied / "weights"), torch.device("cpu"))
+
+
+def test_a_teacher_can_be_given_as_a_folder(teachers_dir: Path) -> None:
+    assert resolve_teacher(str(teachers_dir / "weights"), []).id == "emoji-64"
+
+
+def test_a_hub_reference_that_is_no_repository_is_a_bad_teacher() -> None:
+    with pytest.raises(BadTeacherError, match="cannot be fetched"):
+        resolve_teacher("no/such/repository@main", [])
+
+
+def test_the_specification_needs_no_torch(teachers_dir: Path) -> None:
+    program = (
+        "import sys, pathlib\n"
+        "from core.spec import derive_student, find_teacher\n"
+        f"info = find_teacher('emoji-64', [pathlib.Path({str(teachers_dir)!r})])\n"
+        "derive_student(info.unet_config, 'b-tiny')\n"
+        "assert not {'torch', 'numpy', 'diffusers', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_the_caption_set_beside_the_teacher_is_named_by_teacher_json(copied: Path) -> None:
+    about = copied / "weights" / "teacher.json"
+    about.write_text(json.dumps({"id": "other"}))
+    assert find_teacher("other", [copied]).caption_set is None
