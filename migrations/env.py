@@ -1,0 +1,41 @@
+"""How Alembic reaches the database: DATABASE_URL, or a connection handed over in the configuration.
+
+A migration must never hold up a running service: it gives up on a lock that it does not get soon, and it can
+then simply be run again.
+"""
+
+import os
+from logging.config import fileConfig
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, text
+
+from store.models import Base
+from store.settings import normalise_database_url
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations that the command asks for, all in one transaction."""
+    connection.execute(text("SET lock_timeout = '5s'"))
+    connection.execute(text("SET statement_timeout = '10min'"))
+    connection.commit()
+    context.configure(connection=connection, target_metadata=Base.metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run() -> None:
+    """Connect and migrate."""
+    handed_over = context.config.attributes.get("connection")
+    if handed_over is not None:
+        migrate(handed_over)
+        return
+    if context.config.config_file_name is not None:
+        fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+    engine = create_engine(normalise_database_url(os.environ["DATABASE_URL"]))
+    with engine.connect() as connection:
+        migrate(connection)
+    engine.dispose()
+
+
+run()

@@ -1,0 +1,64 @@
+"""Files that a job has left in the object store.
+
+Rows are written by `store.leases.add_artifacts` once a file is wholly uploaded; this module only reads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from store.errors import NotFoundError
+from store.models import Artifact, ArtifactKind
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A complete checkpoint in the object store."""
+
+    attempt: int
+    step: int
+    files: tuple[Artifact, ...]
+
+
+def attempt_prefix(job_id: str, attempt: int) -> str:
+    """Key prefix of everything that one attempt uploads; no other attempt writes there."""
+    return f"jobs/{job_id}/attempts/{attempt}/"
+
+
+def list_artifacts(
+    session: Session, job_id: str, *, kinds: Sequence[ArtifactKind] | None = None
+) -> list[Artifact]:
+    """List a job's files by attempt, step and path."""
+    query = select(Artifact).where(Artifact.job_id == job_id)
+    if kinds is not None:
+        query = query.where(Artifact.kind.in_(kinds))
+    return list(session.scalars(query.order_by(Artifact.attempt, Artifact.step.nulls_last(), Artifact.path)))
+
+
+def get_student_archive(session: Session, job_id: str) -> Artifact:
+    """Find the student's archive, that of the latest attempt; `NotFoundError` while there is none."""
+    archive = session.scalars(
+        select(Artifact)
+        .where(Artifact.job_id == job_id, Artifact.kind == "student_archive")
+        .order_by(Artifact.attempt.desc())
+        .limit(1)
+    ).first()
+    if archive is None:
+        raise NotFoundError("The job has no weights yet.")
+    return archive
+
+
+def list_checkpoints(session: Session, job_id: str) -> list[StoredCheckpoint]:
+    """List a job's complete checkpoints, the one to resume from first."""
+    rows = session.scalars(
+        select(Artifact)
+        .where(Artifact.job_id == job_id, Artifact.kind == "checkpoint_file")
+        .order_by(Artifact.attempt.desc(), Artifact.step.desc(), Artifact.path)
+    )
+    return [
+        StoredCheckpoint(attempt=attempt, step=step or 0, files=tuple(files))
+        for (attempt, step), files in groupby(rows, key=lambda row: (row.attempt, row.step))
+    ]

@@ -1,0 +1,92 @@
+"""The connection to Postgres.
+
+A transaction is short and holds no network call but its own statements. Times that decide anything are
+Postgres's own (`server_now`), so that a host with a wrong clock cannot expire a lease or extend one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from store.errors import UnavailableError
+from store.settings import Settings
+
+__all__ = ["Clock", "Engine", "Page", "Session", "create_engine", "ping", "server_now", "transaction"]
+
+T = TypeVar("T")
+
+Clock = Callable[[Session], datetime]
+"""Tells the time within a transaction."""
+
+# A worker must be able to tell a stalled server from a slow one long before its lease ends.
+_CONNECT_ARGUMENTS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "options": "-c statement_timeout=20s -c lock_timeout=10s"
+    " -c idle_in_transaction_session_timeout=30s -c timezone=UTC",
+}
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list.
+
+    Attributes
+    ----------
+    items
+        The entries, in the list's order.
+    has_more
+        Whether there are entries after the last one.
+    next
+        Cursor to pass as ``after`` for the page that follows; None on the last page.
+    """
+
+    items: list[T]
+    has_more: bool
+    next: str | None
+
+
+def create_engine(settings: Settings) -> Engine:
+    """Make the pool of connections of this process; it connects on first use."""
+    return sqlalchemy.create_engine(
+        settings.database_url,
+        connect_args=_CONNECT_ARGUMENTS,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=20,
+        pool_timeout=10,
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """Open a session that commits on success and rolls back on any error.
+
+    Objects stay readable after the commit. Raises `UnavailableError` when Postgres cannot be reached or
+    gives up waiting; the commit may then have happened or not.
+    """
+    try:
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+    except (OperationalError, InterfaceError, sqlalchemy.exc.TimeoutError) as error:
+        raise UnavailableError(f"Postgres does not answer: {error.__class__.__name__}") from error
+
+
+def server_now(session: Session) -> datetime:
+    """Time of the running transaction by Postgres's clock."""
+    return session.execute(select(func.now())).scalar_one().astimezone(UTC)
+
+
+def ping(engine: Engine) -> None:
+    """Raise `UnavailableError` unless Postgres answers."""
+    with transaction(engine) as session:
+        session.execute(select(1))

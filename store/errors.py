@@ -1,0 +1,93 @@
+"""The errors that the service raises on purpose.
+
+Each class has a stable ``code``, which the API publishes, and says which field is at fault where there is
+one. This module knows nothing of HTTP: the API maps classes to status codes.
+"""
+
+from typing import ClassVar
+
+
+class CondenserError(Exception):
+    """Base of every deliberate error.
+
+    Parameters
+    ----------
+    detail
+        One sentence for the user about this occurrence.
+    field
+        Dotted path of the input field at fault.
+    allowed
+        Values that the field could have had instead.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Something went wrong"
+
+    def __init__(self, detail: str, *, field: str | None = None, allowed: list[str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.allowed = allowed
+
+
+class NotFoundError(CondenserError):
+    """The thing asked for does not exist."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class ConflictError(CondenserError):
+    """The request is sound but does not fit the present state."""
+
+    code = "conflict"
+    title = "Conflict with the present state"
+
+
+class JobFinishedError(ConflictError):
+    """The job has ended and cannot be moved any more."""
+
+    code = "job_finished"
+    title = "The job has already ended"
+
+
+class InvalidInputError(CondenserError):
+    """A field of the request has a value that cannot be used."""
+
+    code = "invalid_input"
+    title = "Invalid input"
+
+
+class InvalidCursorError(InvalidInputError):
+    """The ``after`` cursor did not come from this service."""
+
+    code = "invalid_cursor"
+    title = "Invalid cursor"
+
+
+class IdempotencyConflictError(CondenserError):
+    """The idempotency key was used before with another request body."""
+
+    code = "idempotency_key_reused"
+    title = "Idempotency key used with another request"
+
+
+class UnavailableError(CondenserError):
+    """A server that we depend on does not answer; trying again later may help."""
+
+    code = "unavailable"
+    title = "A dependency is unavailable"
+
+
+class LeaseLostError(CondenserError):
+    """The caller's lease on a job is not the current one; it must stop and write nothing more."""
+
+    code = "lease_lost"
+    title = "The lease on the job was lost"
+
+
+class CorruptObjectError(CondenserError):
+    """A stored object does not have the content that was recorded for it."""
+
+    code = "corrupt_object"
+    title = "A stored object is damaged"

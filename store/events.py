@@ -1,0 +1,96 @@
+"""The history of a job as numbered events.
+
+Sequences are handed out by the update that locks the job's row, so they have no gap and become visible in
+order: a reader that asks for "after n" misses nothing. Events are only added, never changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from store.database import Page
+from store.endings import Ending
+from store.models import TERMINAL_STATUSES, Job, JobEvent, JobTransition
+
+STATUS_EVENT = "status"
+CANCEL_REQUESTED_EVENT = "cancel_requested"
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event that has no number yet."""
+
+    type: str
+    data: dict[str, Any]
+
+
+def insert_events(session: Session, job: Job, events: Sequence[NewEvent], *, now: datetime) -> None:
+    """Write events under the numbers that the caller's update of the job has just reserved.
+
+    Parameters
+    ----------
+    session
+        The transaction that holds the lock on the job's row.
+    job
+        The job after the update: the events get the numbers up to its ``last_sequence``.
+    events
+        In order.
+    now
+        Time of all of them.
+    """
+    if not events:
+        return
+    first = job.last_sequence - len(events) + 1
+    rows = [
+        {
+            "job_id": job.id,
+            "sequence": first + index,
+            "attempt": job.attempt,
+            "at": now,
+            "type": event.type,
+            "data": event.data,
+        }
+        for index, event in enumerate(events)
+    ]
+    session.execute(insert(JobEvent), rows)
+
+
+def record_move(session: Session, job: Job, ending: Ending, *, now: datetime) -> None:
+    """Write the transition to the job's new status and the event that tells of it, under one number."""
+    session.execute(
+        insert(JobTransition),
+        {
+            "job_id": job.id,
+            "sequence": job.last_sequence,
+            "status": job.status,
+            "reason": ending.reason,
+            "attempt": job.attempt,
+            "at": now,
+        },
+    )
+    told = {"status": job.status, "attempt": job.attempt, **asdict(ending)}
+    insert_events(session, job, [NewEvent(STATUS_EVENT, told)], now=now)
+
+
+def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 100) -> Page[JobEvent]:
+    """List a job's events with a sequence above ``after``, in order."""
+    rows = list(
+        session.scalars(
+            select(JobEvent)
+            .where(JobEvent.job_id == job_id, JobEvent.sequence > after)
+            .order_by(JobEvent.sequence)
+            .limit(limit + 1)
+        )
+    )
+    items = rows[:limit]
+    has_more = len(rows) > limit
+    return Page(items=items, has_more=has_more, next=str(items[-1].sequence) if has_more else None)
+
+
+def ends_the_job(event: JobEvent) -> bool:
+    """Tell whether this is the event after which a job has no further ones."""
+    return event.type == STATUS_EVENT and event.data.get("status") in TERMINAL_STATUSES

@@ -1,0 +1,205 @@
+"""What the holder of a lease may write to a job without moving it.
+
+Every write is one guarded UPDATE of the job's row, by status and lease token; where it matches no row the
+caller's lease is gone and it gets `LeaseLostError`. Writes may be repeated after an unknown outcome (a
+connection lost during the commit): the repeat changes nothing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store.errors import LeaseLostError
+from store.events import NewEvent, insert_events
+from store.models import PHASES, Artifact, ArtifactKind, Job, MetricPoint
+from store.progress import overall_progress
+
+
+@dataclass(frozen=True)
+class HeartbeatReply:
+    """What the holder of a lease is told at each beat."""
+
+    cancel_requested: bool
+
+
+class NewArtifact(TypedDict):
+    """A file whose upload is complete."""
+
+    path: str
+    kind: ArtifactKind
+    step: int | None
+    key: str
+    size: int
+    sha256: str
+
+
+def lock_under_lease(session: Session, job_id: str, lease_token: int) -> Job:
+    """Lock the row of a job that the caller holds the lease of, until the transaction ends."""
+    job = session.scalars(
+        select(Job)
+        .where(Job.id == job_id, Job.status == "running", Job.lease_token == lease_token)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if job is None:
+        raise LeaseLostError("The job is no longer this worker's.")
+    return job
+
+
+def heartbeat(
+    session: Session, *, job_id: str, lease_token: int, now: datetime, lease_seconds: float
+) -> HeartbeatReply:
+    """Extend a lease and learn what is asked of its holder."""
+    changes = {"lease_expires_at": now + timedelta(seconds=lease_seconds)}
+    job = _update(session, job_id, lease_token, changes, now=now)
+    return HeartbeatReply(cancel_requested=job.cancel_requested)
+
+
+def record_events(
+    session: Session,
+    *,
+    job_id: str,
+    lease_token: int,
+    events: Sequence[NewEvent],
+    position: int,
+    now: datetime,
+) -> None:
+    """Append a trainer's events to the job's history and bring phase, progress and curves up to date.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id, lease_token
+        The lease.
+    events
+        In the order of the trainer's event file.
+    position
+        Byte of that file after the last of them. Events up to a position are recorded once: a repeat of
+        a batch whose commit had succeeded after all is passed over.
+    now
+        Time of the record.
+    """
+    job = lock_under_lease(session, job_id, lease_token)
+    if job.events_position >= position:
+        return
+    changes = _progress_changes(events, job.progress)
+    changes |= {"events_position": position, "last_sequence": Job.last_sequence + len(events)}
+    job = _update(session, job_id, lease_token, changes, now=now)
+    insert_events(session, job, [_with_overall_progress(event, job.progress) for event in events], now=now)
+    _insert_metric_points(session, job_id, job.attempt, events)
+
+
+def add_artifacts(
+    session: Session,
+    *,
+    job_id: str,
+    lease_token: int,
+    artifacts: Sequence[NewArtifact],
+    event: NewEvent | None,
+    now: datetime,
+) -> None:
+    """Record uploaded files, all or none, and tell of them with one event.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id, lease_token
+        The lease.
+    artifacts
+        The files; a checkpoint's come together.
+    event
+        What the history says once they can be downloaded; None for nothing.
+    now
+        Time of the record.
+    """
+    job = lock_under_lease(session, job_id, lease_token)
+    added = session.scalars(
+        insert(Artifact)
+        .values(
+            [
+                {**artifact, "job_id": job_id, "attempt": job.attempt, "created_at": now}
+                for artifact in artifacts
+            ]
+        )
+        .on_conflict_do_nothing()
+        .returning(Artifact.path)
+    ).all()
+    if not added or event is None:
+        return
+    job = _update(session, job_id, lease_token, {"last_sequence": Job.last_sequence + 1}, now=now)
+    insert_events(session, job, [event], now=now)
+
+
+def forget_checkpoints(
+    session: Session, *, job_id: str, lease_token: int, steps_by_attempt: Sequence[tuple[int, int]]
+) -> None:
+    """Delete the rows of checkpoints, given as (attempt, step), before their files are deleted."""
+    lock_under_lease(session, job_id, lease_token)
+    for attempt, step in steps_by_attempt:
+        session.execute(
+            delete(Artifact).where(
+                Artifact.job_id == job_id,
+                Artifact.kind == "checkpoint_file",
+                Artifact.attempt == attempt,
+                Artifact.step == step,
+            )
+        )
+
+
+def _update(
+    session: Session, job_id: str, lease_token: int, changes: Mapping[str, Any], *, now: datetime
+) -> Job:
+    job = session.scalars(
+        update(Job)
+        .where(Job.id == job_id, Job.status == "running", Job.lease_token == lease_token)
+        .values({**changes, "updated_at": now})
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).one_or_none()
+    if job is None:
+        raise LeaseLostError("The job is no longer this worker's.")
+    return job
+
+
+def _progress_changes(events: Sequence[NewEvent], progress: float) -> dict[str, Any]:
+    """Columns that the last phase and progress events of a batch set."""
+    changes: dict[str, Any] = {}
+    for event in events:
+        phase = event.data.get("phase")
+        if event.type not in {"phase", "progress"} or phase not in PHASES:
+            continue
+        done, total = event.data.get("done", 0), event.data.get("total", 0)
+        progress = max(progress, overall_progress(phase, done, total))
+        changes |= {"phase": phase, "eta_seconds": event.data.get("eta_seconds")}
+    return changes | {"progress": func.greatest(Job.progress, progress)} if changes else changes
+
+
+def _with_overall_progress(event: NewEvent, progress: float) -> NewEvent:
+    return NewEvent(event.type, {**event.data, "progress": progress}) if event.type == "progress" else event
+
+
+def _insert_metric_points(session: Session, job_id: str, attempt: int, events: Sequence[NewEvent]) -> None:
+    """Write the finite values of the batch's metrics; a value that is no number leaves a gap in its curve."""
+    points = {
+        (name, event.data["step"]): float(value)
+        for event in events
+        if event.type == "metrics"
+        for name, value in event.data["values"].items()
+        if value is not None and math.isfinite(value)
+    }
+    if points:
+        session.execute(
+            insert(MetricPoint).on_conflict_do_nothing(),
+            [
+                {"job_id": job_id, "name": name, "step": step, "attempt": attempt, "value": value}
+                for (name, step), value in points.items()
+            ],
+        )

@@ -1,0 +1,56 @@
+"""Training curves, as rows of numbers.
+
+A resumed attempt repeats the steps after its checkpoint; a reader sees each step once, from the
+latest attempt that reached it.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from store.models import MetricPoint
+
+
+def list_metric_names(session: Session, job_id: str) -> list[str]:
+    """Names of the series that a job has, sorted."""
+    return list(
+        session.scalars(
+            select(MetricPoint.name).where(MetricPoint.job_id == job_id).distinct().order_by(MetricPoint.name)
+        )
+    )
+
+
+def list_metric_points(
+    session: Session,
+    job_id: str,
+    *,
+    names: Sequence[str] | None = None,
+    after_step: int = -1,
+    limit: int = 10_000,
+) -> list[MetricPoint]:
+    """List the points of a job's curves, ordered by name and step.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job.
+    names
+        Series to read; all by default.
+    after_step
+        Only points of later steps.
+    limit
+        Most points to return, over all series together.
+    """
+    query = select(MetricPoint).where(MetricPoint.job_id == job_id, MetricPoint.step > after_step)
+    if names is not None:
+        query = query.where(MetricPoint.name.in_(names))
+    query = (
+        query.ext(distinct_on(MetricPoint.name, MetricPoint.step))
+        .order_by(MetricPoint.name, MetricPoint.step, MetricPoint.attempt.desc())
+        .limit(limit)
+    )
+    return list(session.scalars(query))

@@ -1,0 +1,213 @@
+"""Tables of the service.
+
+Only `store` reads or writes them, and only `store.jobs` changes a job's status. Relations load when asked for
+by name and raise otherwise, so no query is hidden. Statuses and codes are text with CHECK constraints, which
+migrations can widen without a lock on the table.
+"""
+
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Phase = Literal["captions", "latents", "training", "few_step", "evaluation", "export"]
+Reason = Literal[
+    "bad_teacher",
+    "bad_captions",
+    "out_of_memory",
+    "diverged",
+    "storage_full",
+    "storage_unavailable",
+    "internal_error",
+    "trainer_crashed",
+    "worker_lost",
+    "worker_stopped",
+    "cancelled_by_user",
+]
+ArtifactKind = Literal["student_archive", "student_file", "checkpoint_file", "sample", "log", "result"]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+PHASES: tuple[Phase, ...] = get_args(Phase)
+REASONS: tuple[Reason, ...] = get_args(Reason)
+ARTIFACT_KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
+TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Base(DeclarativeBase):
+    """Types and constraint names shared by all tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads this very attribute
+        str: Text(),
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        float: Double(),
+        Status: Text(),
+        Phase: Text(),
+        Reason: Text(),
+        ArtifactKind: Text(),
+    }
+
+
+def _job_reference() -> Mapped[str]:
+    return mapped_column(Uuid(as_uuid=False), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+
+
+class Job(Base):
+    """One distillation job.
+
+    ``attempt`` counts how often a worker took the job and names the folder of its files; ``attempts_used``
+    counts the attempts that ended in a crash; ``lease_token`` fences off every worker but the latest.
+    ``events_position`` is the byte of the attempt's event file up to which events are recorded.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        _one_of("status", STATUSES),
+        _one_of("phase", PHASES),
+        _one_of("reason", REASONS),
+        CheckConstraint("progress >= 0 AND progress <= 1", name="progress"),
+        CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
+        CheckConstraint(
+            "(status IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"
+        ),
+        Index("ix_jobs_queued", "queue", "hinted_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
+        Index("ix_jobs_status", "status", "id"),
+        Index("ix_jobs_teacher", "teacher", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    status: Mapped[Status]
+    phase: Mapped[Phase | None]
+    reason: Mapped[Reason | None]
+    message: Mapped[str | None]
+    hint: Mapped[str | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    eta_seconds: Mapped[float | None]
+    queue: Mapped[str]
+    teacher: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    attempts_used: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    worker: Mapped[str | None]
+    lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
+    lease_expires_at: Mapped[datetime | None]
+    last_sequence: Mapped[int] = mapped_column(default=0)
+    events_position: Mapped[int] = mapped_column(BigInteger, default=0)
+    hinted_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    transitions: Mapped[list["JobTransition"]] = relationship(
+        order_by="JobTransition.sequence", lazy="raise", passive_deletes=True
+    )
+
+
+class JobTransition(Base):
+    """A move of a job to a status; ``sequence`` is that of the event which told of it."""
+
+    __tablename__ = "job_transitions"
+    __table_args__ = (_one_of("status", STATUSES), _one_of("reason", REASONS))
+
+    job_id: Mapped[str] = _job_reference()
+    sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
+    status: Mapped[Status]
+    reason: Mapped[Reason | None]
+    attempt: Mapped[int]
+    at: Mapped[datetime]
+
+
+class JobEvent(Base):
+    """Something that happened to a job; sequences start at 1 and have no gap."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = _job_reference()
+    sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int]
+    at: Mapped[datetime]
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]]
+
+
+class MetricPoint(Base):
+    """One value of one training metric at one step of one attempt."""
+
+    __tablename__ = "metric_points"
+
+    job_id: Mapped[str] = _job_reference()
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    value: Mapped[float]
+
+
+class Artifact(Base):
+    """A file in the object store that belongs to an attempt; the row exists only once the upload is complete.
+
+    ``path`` is relative to the attempt's folder. The files of one checkpoint are recorded together, so a
+    checkpoint with rows is a whole one.
+    """
+
+    __tablename__ = "artifacts"
+    __table_args__ = (_one_of("kind", ARTIFACT_KINDS), Index("ix_artifacts_kind", "job_id", "kind", "step"))
+
+    job_id: Mapped[str] = _job_reference()
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[ArtifactKind]
+    step: Mapped[int | None]
+    key: Mapped[str] = mapped_column(unique=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class IdempotencyRecord(Base):
+    """A key under which a job was created, with a fingerprint of the request that carried it."""
+
+    __tablename__ = "idempotency_records"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    job_id: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False),
+        # Checked at commit: the record comes before its job, so that a second request waits for it.
+        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        index=True,
+    )
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,177 @@
+"""The object store: any server that speaks S3.
+
+Files are streamed, never held in memory. Every upload returns the size and the SHA-256 of what was sent;
+every download checks the digest. A server that fails is an `UnavailableError`, so that callers can wait and
+repeat.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from store.errors import CorruptObjectError, UnavailableError
+from store.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+_TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=32 * 2**20, max_concurrency=4)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What an upload put into the store."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ObjectStore:
+    """One bucket.
+
+    Parameters
+    ----------
+    settings
+        Endpoint, credentials and bucket. Links are signed for the public endpoint where there is one.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.bucket = settings.s3_bucket
+        self._client = _make_client(settings, settings.s3_endpoint_url)
+        self._public_client = _make_client(
+            settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url
+        )
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket unless it exists."""
+        with _failures_named():
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                    raise
+                self._client.create_bucket(Bucket=self.bucket)
+
+    def ping(self) -> None:
+        """Raise `UnavailableError` unless the bucket answers."""
+        with _failures_named():
+            self._client.head_bucket(Bucket=self.bucket)
+
+    def upload_file(self, path: Path, key: str) -> StoredObject:
+        """Send a file and return what was stored.
+
+        Parameters
+        ----------
+        path
+            A file that nobody writes to any more; `FileNotFoundError` when it is gone.
+        key
+            Where to put it; an object there is replaced.
+        """
+        stored = StoredObject(key=key, size=path.stat().st_size, sha256=file_sha256(path))
+        with _failures_named():
+            self._client.upload_file(
+                str(path),
+                self.bucket,
+                key,
+                Config=_TRANSFER,
+                ExtraArgs={"Metadata": {"sha256": stored.sha256}},
+            )
+        return stored
+
+    def download_file(self, key: str, path: Path, *, sha256: str) -> None:
+        """Fetch an object into a file; `CorruptObjectError` unless it is there with this digest."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _failures_named():
+            try:
+                self._client.download_file(self.bucket, key, str(path), Config=_TRANSFER)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                    raise
+                raise CorruptObjectError(f"Object {key} is missing.") from error
+        if file_sha256(path) != sha256:
+            raise CorruptObjectError(f"Object {key} is not what was uploaded.")
+
+    def presigned_get(self, key: str, *, filename: str | None = None, expires_seconds: int = 3_600) -> str:
+        """Make a link that lets its holder download one object for a while.
+
+        Parameters
+        ----------
+        key
+            The object.
+        filename
+            Name under which a browser saves it.
+        expires_seconds
+            Life of the link.
+        """
+        parameters = {"Bucket": self.bucket, "Key": key}
+        if filename is not None:
+            parameters["ResponseContentDisposition"] = f'attachment; filename="{filename}"'
+        link: str = self._public_client.generate_presigned_url(
+            "get_object", Params=parameters, ExpiresIn=expires_seconds
+        )
+        return link
+
+    def list_keys(self, prefix: str) -> list[str]:
+        """List the keys under a prefix, sorted."""
+        with _failures_named():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
+
+    def delete_keys(self, keys: list[str]) -> None:
+        """Delete objects; those that do not exist count as deleted."""
+        with _failures_named():
+            for start in range(0, len(keys), 1_000):
+                batch: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + 1_000]]
+                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Delete every object under a prefix, which must name a folder."""
+        if not prefix.endswith("/"):
+            raise ValueError("a prefix to delete ends with a slash")
+        self.delete_keys(self.list_keys(prefix))
+
+
+def _make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
+    secret = settings.s3_secret_access_key
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key_id,
+        aws_secret_access_key=None if secret is None else secret.get_secret_value(),
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            # Servers other than AWS mishandle the checksums that boto3 adds by default.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=5,
+            read_timeout=60,
+        ),
+    )
+
+
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+        raise UnavailableError(f"The object store failed: {error}") from error

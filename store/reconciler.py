@@ -1,0 +1,135 @@
+"""The caretaker that makes the job table true again: takes back jobs of lost workers and re-sends lost hints.
+
+One pass is a function of ``now`` alone, so tests decide what has expired. Several processes may run it; an
+advisory lock lets one of them through at a time, and a pass that finds the lock taken does nothing. No
+transaction is open while the broker is spoken to.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.orm import Session
+
+from store.database import server_now, transaction
+from store.errors import UnavailableError
+from store.idempotency import forget_expired
+from store.jobs import requeue_expired
+from store.models import Job
+from store.queue import count_hints, send_job_hint
+from store.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_LOCK_KEY = 0x436F6E64  # any number that nothing else in this database locks
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What one pass did."""
+
+    taken_back: list[str]
+    hinted: list[str]
+
+
+def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconciled | None:
+    """Make one pass; None when another process is making one.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    settings
+        Attempts per job, the broker, and how long a hint may take to be answered.
+    now
+        Leases that ended before it are over.
+    """
+    with transaction(engine) as session:
+        if not session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY))):
+            return None
+        taken_back = requeue_expired(session, now=now, max_attempts=settings.max_attempts)
+        forget_expired(session, now=now)
+        waiting = _count_queued(session)
+    if taken_back:
+        logger.warning("took back %d jobs whose workers stopped reporting: %s", len(taken_back), taken_back)
+    hinted: list[str] = []
+    for queue, jobs in waiting.items():
+        hinted += _send_missing_hints(engine, settings, queue, jobs, now)
+    return Reconciled(taken_back=taken_back, hinted=hinted)
+
+
+def unclaimed_jobs(
+    session: Session, *, queue: str, older_than: datetime, limit: int, now: datetime
+) -> list[str]:
+    """Pick queued jobs to send a hint for, those without any first, and note that one is sent now.
+
+    Parameters
+    ----------
+    session
+        An open transaction; hints are sent after it commits.
+    queue
+        Jobs of this queue.
+    older_than
+        Jobs hinted after this time are left alone: their message may still be on its way.
+    limit
+        Most jobs to pick.
+    now
+        Time of the hints.
+    """
+    picked = (
+        select(Job.id)
+        .where(Job.status == "queued", Job.queue == queue)
+        .where(Job.hinted_at.is_(None) | (Job.hinted_at < older_than))
+        .order_by(Job.hinted_at.nulls_first(), Job.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    marked = update(Job).where(Job.id.in_(picked)).values(hinted_at=now).returning(Job.id)
+    return sorted(session.scalars(marked.execution_options(synchronize_session=False)))
+
+
+def run_reconciler(engine: Engine, settings: Settings, stop: threading.Event) -> None:
+    """Make a pass every ``reconcile_seconds`` until ``stop`` is set; the body of a thread."""
+    while not stop.is_set():
+        try:
+            with transaction(engine) as session:
+                now = server_now(session)
+            reconcile_once(engine, settings, now)
+        except UnavailableError as error:
+            logger.warning("reconciler: %s", error.detail)
+        except Exception:
+            # This thread is what frees stuck jobs. An error that we did not foresee must not end it for
+            # the life of the process; it is logged with its traceback and the next pass starts afresh.
+            logger.exception("reconciler: the pass failed")
+        stop.wait(settings.reconcile_seconds)
+
+
+def _count_queued(session: Session) -> dict[str, int]:
+    counted = select(Job.queue, func.count()).where(Job.status == "queued").group_by(Job.queue)
+    return {queue: int(jobs) for queue, jobs in session.execute(counted)}
+
+
+def _send_missing_hints(
+    engine: Engine, settings: Settings, queue: str, jobs: int, now: datetime
+) -> list[str]:
+    """Send as many hints as the broker's queue holds too few.
+
+    A queue with at least one message per queued job needs none: busy workers have simply not come to them.
+    Messages that outlived their job make the queue seem fuller than it is, but idle workers drain those.
+    """
+    sent: list[str] = []
+    try:
+        missing = jobs - count_hints(settings, queue)
+        if missing <= 0:
+            return sent
+        with transaction(engine) as session:
+            older_than = now - timedelta(seconds=settings.reconcile_seconds)
+            picked = unclaimed_jobs(session, queue=queue, older_than=older_than, limit=missing, now=now)
+        for job_id in picked:
+            send_job_hint(settings, job_id, queue)
+            sent.append(job_id)
+    except UnavailableError as error:
+        logger.warning("no hints sent to queue %s: %s", queue, error.detail)
+    return sent

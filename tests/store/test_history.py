@@ -1,0 +1,176 @@
+"""What a lease holder records: events, progress, curves, files."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from store import jobs
+from store.artifacts import get_student_archive, list_artifacts, list_checkpoints
+from store.database import transaction
+from store.errors import NotFoundError
+from store.events import NewEvent, list_events
+from store.jobs import Claim
+from store.leases import NewArtifact, add_artifacts, forget_checkpoints, record_events
+from store.metrics import list_metric_names, list_metric_points
+from store.models import PHASES, ArtifactKind
+from store.progress import PHASE_SHARES, overall_progress
+
+MakeClaim = Callable[[], Claim]
+
+
+def lease(claim: Claim, now: datetime) -> dict[str, Any]:
+    return {"job_id": claim.job_id, "lease_token": claim.lease_token, "now": now}
+
+
+def progress(phase: str, done: int, total: int) -> NewEvent:
+    data = {"phase": phase, "done": done, "total": total, "unit": "steps", "eta_seconds": 5.0}
+    return NewEvent("progress", data)
+
+
+def test_progress_follows_the_phases_and_never_falls(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    seen = []
+    steps = [("captions", 1, 1), ("training", 50, 100), ("training", 40, 100), ("export", 0, 0)]
+    for position, step in enumerate(steps, start=1):
+        with transaction(engine) as session:
+            record_events(session, **lease(claim, now), events=[progress(*step)], position=position)
+            job = jobs.get_job(session, claim.job_id)
+        seen.append(job.progress)
+        assert (job.phase, job.eta_seconds) == (step[0], 5.0)
+    assert seen == sorted(seen)
+    assert seen[1] == pytest.approx(0.01 + 0.19 + 0.65 / 2)
+    with transaction(engine) as session:
+        told = [e.data["progress"] for e in list_events(session, claim.job_id).items if e.type == "progress"]
+    assert told == seen
+
+
+def test_the_phases_make_up_the_whole_job() -> None:
+    assert set(PHASE_SHARES) == set(PHASES)
+    assert overall_progress("captions", 0, 10) == 0
+    assert overall_progress("export", 3, 3) == pytest.approx(1)
+    assert overall_progress("export", 4, 3) <= 1
+
+
+def test_a_batch_of_events_offered_twice_is_recorded_once(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    for _ in range(2):
+        with transaction(engine) as session:
+            events = [NewEvent("warning", {"message": "a"}), NewEvent("warning", {"message": "b"})]
+            record_events(session, **lease(claim, now), events=events, position=99)
+    with transaction(engine) as session:
+        assert [e.sequence for e in list_events(session, claim.job_id).items] == [1, 2, 3, 4]
+
+
+def test_sequences_have_no_gap_under_concurrent_writers(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+
+    def write(number: int) -> None:
+        artifact = new_artifact(f"samples/{number}.png", "sample", number)
+        with transaction(engine) as session:
+            event = NewEvent("sample", {"step": number})
+            add_artifacts(session, **lease(claim, now), artifacts=[artifact], event=event)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(20)))
+    with transaction(engine) as session:
+        events = list_events(session, claim.job_id, limit=100).items
+    assert [event.sequence for event in events] == list(range(1, 23))
+
+
+def test_event_pages_join_up(engine: Engine, running: MakeClaim, now: datetime) -> None:
+    claim = running()
+    with transaction(engine) as session:
+        events = [NewEvent("warning", {"message": str(index)}) for index in range(5)]
+        record_events(session, **lease(claim, now), events=events, position=1)
+    seen, after = [], 0
+    with transaction(engine) as session:
+        while True:
+            page = list_events(session, claim.job_id, after=after, limit=3)
+            seen += [event.sequence for event in page.items]
+            if not page.has_more:
+                break
+            assert page.next is not None
+            after = int(page.next)
+    assert seen == list(range(1, 8))
+
+
+def metrics(step: int, **values: float | None) -> NewEvent:
+    return NewEvent("metrics", {"step": step, "values": values})
+
+
+def test_curves_show_each_step_once_from_the_latest_attempt(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    with transaction(engine) as session:
+        first = [metrics(1, loss=1.0), metrics(2, loss=0.9, learning_rate=0.1), metrics(3, loss=None)]
+        record_events(session, **lease(claim, now), events=first, position=1)
+        jobs.release_to_queue(session, **lease(claim, now))
+        again = jobs.claim_job(session, job_id=claim.job_id, worker="w", now=now, lease_seconds=60)
+        assert again is not None
+        record_events(session, **lease(again, now), events=[metrics(2, loss=0.8)], position=1)
+    with transaction(engine) as session:
+        points = list_metric_points(session, claim.job_id)
+        assert [(p.name, p.step, p.value) for p in points] == [
+            ("learning_rate", 2, 0.1),
+            ("loss", 1, 1.0),
+            ("loss", 2, 0.8),
+        ]
+        assert list_metric_names(session, claim.job_id) == ["learning_rate", "loss"]
+        only = list_metric_points(session, claim.job_id, names=["loss"], after_step=1)
+        assert [(p.step, p.value) for p in only] == [(2, 0.8)]
+
+
+def new_artifact(path: str, kind: ArtifactKind, step: int | None) -> NewArtifact:
+    return NewArtifact(path=path, kind=kind, step=step, key=f"key/{path}", size=1, sha256="0" * 64)
+
+
+def test_artifacts_offered_twice_are_recorded_and_told_once(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    files = [
+        new_artifact("student.zip", "student_archive", None),
+        new_artifact("student/a", "student_file", None),
+    ]
+    for _ in range(2):
+        with transaction(engine) as session:
+            event = NewEvent("artifact", {"path": "student"})
+            add_artifacts(session, **lease(claim, now), artifacts=files, event=event)
+    with transaction(engine) as session:
+        assert [a.path for a in list_artifacts(session, claim.job_id)] == ["student.zip", "student/a"]
+        assert len(list_artifacts(session, claim.job_id, kinds=["student_file"])) == 1
+        assert get_student_archive(session, claim.job_id).key == "key/student.zip"
+        assert [e.type for e in list_events(session, claim.job_id).items] == ["status", "status", "artifact"]
+
+
+def test_there_are_no_weights_before_the_student_is_stored(engine: Engine, running: MakeClaim) -> None:
+    with pytest.raises(NotFoundError), transaction(engine) as session:
+        get_student_archive(session, running().job_id)
+
+
+def test_the_checkpoint_to_resume_from_is_the_latest_attempts_newest(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    with transaction(engine) as session:
+        for step in (1, 2):
+            files = [new_artifact(f"checkpoints/{step}/{name}", "checkpoint_file", step) for name in "ab"]
+            add_artifacts(session, **lease(claim, now), artifacts=files, event=None)
+    with transaction(engine) as session:
+        found = list_checkpoints(session, claim.job_id)
+        assert [(c.attempt, c.step, len(c.files)) for c in found] == [(1, 2, 2), (1, 1, 2)]
+        forget_checkpoints(
+            session, job_id=claim.job_id, lease_token=claim.lease_token, steps_by_attempt=[(1, 2)]
+        )
+        assert [c.step for c in list_checkpoints(session, claim.job_id)] == [1]

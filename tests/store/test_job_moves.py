@@ -1,0 +1,208 @@
+"""Single moves of a job, and the races between those who move it."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from core.spec import DistillationSpec, InlineCaptions
+from store import jobs
+from store.database import transaction
+from store.endings import Ending
+from store.errors import InvalidInputError, JobFinishedError, LeaseLostError, NotFoundError
+from store.events import NewEvent, ends_the_job, list_events
+from store.jobs import Claim
+from store.leases import NewArtifact, add_artifacts, forget_checkpoints, heartbeat, record_events
+from store.models import TERMINAL_STATUSES, Job
+
+MakeJob = Callable[[], str]
+MakeClaim = Callable[[], Claim]
+
+
+def read(engine: Engine, job_id: str) -> Job:
+    with transaction(engine) as session:
+        return jobs.get_job(session, job_id)
+
+
+def test_a_new_job_is_queued_and_says_so(engine: Engine, queued: MakeJob, now: datetime) -> None:
+    job = read(engine, queued())
+    assert (job.status, job.attempt, job.progress) == ("queued", 0, 0.0)
+    assert [(t.status, t.at) for t in job.transitions] == [("queued", now)]
+    assert job.spec["teacher"] == "emoji-64"
+
+
+def test_a_job_with_text_that_postgres_cannot_hold_is_refused(engine: Engine, now: datetime) -> None:
+    spec = DistillationSpec(teacher="t", captions=InlineCaptions(texts=["a\x00b"]))
+    with pytest.raises(InvalidInputError), transaction(engine) as session:
+        jobs.create_job(session, spec=spec, queue="cpu", now=now)
+
+
+@pytest.mark.parametrize("job_id", ["", "no-such-id", "0" * 32, "' OR 1=1"])
+def test_an_unknown_id_is_not_found(engine: Engine, job_id: str) -> None:
+    with pytest.raises(NotFoundError):
+        read(engine, job_id)
+
+
+def test_exactly_one_of_many_claims_wins(engine: Engine, queued: MakeJob, now: datetime) -> None:
+    job_id = queued()
+
+    def claim(number: int) -> Claim | None:
+        with transaction(engine) as session:
+            return jobs.claim_job(session, job_id=job_id, worker=f"w{number}", now=now, lease_seconds=60)
+
+    with ThreadPoolExecutor(8) as pool:
+        claims = [claim for claim in pool.map(claim, range(24)) if claim is not None]
+    assert [(claim.attempt, claim.lease_token) for claim in claims] == [(1, 1)]
+    assert [t.status for t in read(engine, job_id).transitions] == ["queued", "running"]
+
+
+def test_claim_and_cancel_never_both_win(engine: Engine, queued: MakeJob, now: datetime) -> None:
+    def race(job_id: str) -> None:
+        def claim() -> None:
+            with transaction(engine) as session:
+                jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60)
+
+        def cancel() -> None:
+            with transaction(engine) as session:
+                jobs.request_cancel(session, job_id=job_id, now=now)
+
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(claim), pool.submit(cancel)]:
+                future.result()
+
+    for _ in range(10):
+        job_id = queued()
+        race(job_id)
+        job = read(engine, job_id)
+        assert job.status == "cancelled" or (job.status == "running" and job.cancel_requested)
+
+
+def stale_writes(claim: Claim, now: datetime) -> dict[str, Callable[..., object]]:
+    lease = {"job_id": claim.job_id, "lease_token": claim.lease_token, "now": now}
+    artifact = NewArtifact(path="x", kind="log", step=None, key="stale", size=1, sha256="0")
+    event = NewEvent("warning", {"message": "stale"})
+    return {
+        "heartbeat": lambda s: heartbeat(s, **lease, lease_seconds=60),
+        "events": lambda s: record_events(s, **lease, events=[event], position=10),
+        "artifact": lambda s: add_artifacts(s, **lease, artifacts=[artifact], event=event),
+        "checkpoints": lambda s: forget_checkpoints(
+            s, job_id=claim.job_id, lease_token=claim.lease_token, steps_by_attempt=[(1, 1)]
+        ),
+        "succeed": lambda s: jobs.finish_succeeded(s, **lease, result={}),
+        "fail": lambda s: jobs.finish_failed(s, **lease, ending=Ending("diverged", "m")),
+        "cancel": lambda s: jobs.finish_cancelled(s, **lease),
+        "release": lambda s: jobs.release_to_queue(s, **lease),
+        "crash": lambda s: jobs.release_after_crash(s, **lease, message="m", max_attempts=3),
+    }
+
+
+@pytest.mark.parametrize("successor", ["running", "queued", "cancelled"])
+def test_a_stale_lease_writes_nothing(
+    engine: Engine, running: MakeClaim, now: datetime, successor: str
+) -> None:
+    claim = running()
+    later = now + timedelta(seconds=61)
+    with transaction(engine) as session:
+        assert jobs.requeue_expired(session, now=later, max_attempts=3) == [claim.job_id]
+    with transaction(engine) as session:
+        if successor == "running":
+            jobs.claim_job(session, job_id=claim.job_id, worker="w2", now=later, lease_seconds=60)
+        elif successor == "cancelled":
+            jobs.request_cancel(session, job_id=claim.job_id, now=later)
+    before = snapshot(engine, claim.job_id)
+    for name, write in stale_writes(claim, later).items():
+        with pytest.raises(LeaseLostError), transaction(engine) as session:
+            write(session)
+        assert snapshot(engine, claim.job_id) == before, name
+
+
+def snapshot(engine: Engine, job_id: str) -> tuple[object, ...]:
+    with transaction(engine) as session:
+        job = jobs.get_job(session, job_id)
+        events = list_events(session, job_id, limit=1_000).items
+        columns = {column.name: getattr(job, column.name) for column in Job.__table__.columns}
+        return columns, [(e.sequence, e.type, e.data) for e in events], len(job.transitions)
+
+
+def test_cancelling_a_queued_job_is_at_once_and_final(engine: Engine, queued: MakeJob, now: datetime) -> None:
+    job_id = queued()
+    with transaction(engine) as session:
+        job = jobs.request_cancel(session, job_id=job_id, now=now)
+    assert (job.status, job.reason, job.finished_at) == ("cancelled", "cancelled_by_user", now)
+    with pytest.raises(JobFinishedError), transaction(engine) as session:
+        jobs.request_cancel(session, job_id=job_id, now=now)
+    with transaction(engine) as session:
+        assert jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60) is None
+
+
+def test_cancelling_a_running_job_asks_its_worker_once(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    for _ in range(2):
+        with transaction(engine) as session:
+            job = jobs.request_cancel(session, job_id=claim.job_id, now=now)
+            assert (job.status, job.cancel_requested) == ("running", True)
+    with transaction(engine) as session:
+        reply = heartbeat(
+            session, job_id=claim.job_id, lease_token=claim.lease_token, now=now, lease_seconds=60
+        )
+        assert reply.cancel_requested
+        events = list_events(session, claim.job_id).items
+    assert [event.type for event in events] == ["status", "status", "cancel_requested"]
+
+
+@pytest.mark.parametrize("give_back", ["expired", "released", "crashed"])
+def test_a_job_asked_to_cancel_is_cancelled_when_its_worker_goes(
+    engine: Engine, running: MakeClaim, now: datetime, give_back: str
+) -> None:
+    claim = running()
+    lease = {"job_id": claim.job_id, "lease_token": claim.lease_token}
+    with transaction(engine) as session:
+        jobs.request_cancel(session, job_id=claim.job_id, now=now)
+    with transaction(engine) as session:
+        if give_back == "expired":
+            jobs.requeue_expired(session, now=now + timedelta(seconds=61), max_attempts=3)
+        elif give_back == "released":
+            assert jobs.release_to_queue(session, **lease, now=now) == "cancelled"
+        else:
+            crash = jobs.release_after_crash(session, **lease, message="m", max_attempts=3, now=now)
+            assert crash == "cancelled"
+    assert read(engine, claim.job_id).status == "cancelled"
+
+
+def test_a_release_uses_no_attempt_up_and_crashes_do(engine: Engine, queued: MakeJob, now: datetime) -> None:
+    job_id = queued()
+    statuses = []
+    for attempt in range(1, 8):
+        with transaction(engine) as session:
+            claim = jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60)
+            assert claim is not None
+            assert claim.attempt == attempt
+            lease = {"job_id": job_id, "lease_token": claim.lease_token, "now": now}
+            if attempt % 2:
+                statuses.append(jobs.release_to_queue(session, **lease))
+            else:
+                statuses.append(jobs.release_after_crash(session, **lease, message="died", max_attempts=3))
+        if statuses[-1] == "failed":
+            break
+    assert statuses == ["queued"] * 5 + ["failed"]
+    job = read(engine, job_id)
+    assert (job.reason, job.message, job.attempts_used) == ("trainer_crashed", "died", 3)
+    reasons = [t.reason for t in job.transitions if t.status == "queued"]
+    assert reasons == [None, *["worker_stopped", "trainer_crashed"] * 2, "worker_stopped"]
+
+
+def test_the_last_event_of_every_ending_ends_the_job(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    for name in ("succeed", "fail", "cancel"):
+        claim = running()
+        with transaction(engine) as session:
+            stale_writes(claim, now)[name](session)
+        with transaction(engine) as session:
+            events = list_events(session, claim.job_id).items
+            assert [ends_the_job(event) for event in events] == [False, False, True]
+            assert jobs.get_job(session, claim.job_id).status in TERMINAL_STATUSES

@@ -1,0 +1,89 @@
+"""Lists of jobs, and requests that are sent twice."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from core.spec import DistillationSpec
+from store import jobs
+from store.database import transaction
+from store.errors import IdempotencyConflictError, InvalidCursorError
+from store.idempotency import LIFETIME, IdempotencyKey, forget_expired
+from store.ids import new_job_id
+
+
+def test_ids_sort_by_time() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    ids = [new_job_id(start + timedelta(milliseconds=index)) for index in range(50)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 50
+
+
+def test_pages_stay_right_while_jobs_are_added(engine: Engine, spec: DistillationSpec, now: datetime) -> None:
+    def create(count: int, start: int) -> list[str]:
+        with transaction(engine) as session:
+            return [
+                jobs.create_job(
+                    session, spec=spec, queue="cpu", now=now + timedelta(seconds=start + index)
+                ).id
+                for index in range(count)
+            ]
+
+    created = create(5, 0)
+    seen: list[str] = []
+    after = None
+    while True:
+        with transaction(engine) as session:
+            page = jobs.list_jobs(session, after=after, limit=2)
+        seen += [job.id for job in page.items]
+        create(1, 100 + len(seen))
+        if not page.has_more:
+            break
+        after = page.next
+    assert seen == created[::-1]
+
+
+def test_lists_are_filtered(engine: Engine, queued: Callable[[], str], now: datetime) -> None:
+    kept, cancelled = queued(), queued()
+    with transaction(engine) as session:
+        jobs.request_cancel(session, job_id=cancelled, now=now)
+    with transaction(engine) as session:
+        assert [j.id for j in jobs.list_jobs(session, status="queued").items] == [kept]
+        assert [j.id for j in jobs.list_jobs(session, status="cancelled").items] == [cancelled]
+        assert jobs.list_jobs(session, teacher="another").items == []
+        with pytest.raises(InvalidCursorError):
+            jobs.list_jobs(session, after="nonsense")
+
+
+def test_one_key_makes_one_job_however_often_it_is_sent(
+    engine: Engine, spec: DistillationSpec, now: datetime
+) -> None:
+    def send(_: int) -> str:
+        with transaction(engine) as session:
+            key = IdempotencyKey("key", "fingerprint")
+            return jobs.create_job(session, spec=spec, queue="cpu", now=now, idempotency=key).id
+
+    with ThreadPoolExecutor(6) as pool:
+        ids = set(pool.map(send, range(12)))
+    assert len(ids) == 1
+    with transaction(engine) as session:
+        assert len(jobs.list_jobs(session).items) == 1
+
+
+def test_a_key_used_with_another_request_is_refused_until_it_expires(
+    engine: Engine, spec: DistillationSpec, now: datetime
+) -> None:
+    def send(fingerprint: str, at: datetime) -> str:
+        with transaction(engine) as session:
+            key = IdempotencyKey("key", fingerprint)
+            return jobs.create_job(session, spec=spec, queue="cpu", now=at, idempotency=key).id
+
+    first = send("a", now)
+    with pytest.raises(IdempotencyConflictError):
+        send("b", now + LIFETIME / 2)
+    assert send("b", now + LIFETIME) != first
+    with transaction(engine) as session:
+        assert forget_expired(session, now=now + 3 * LIFETIME) == 1

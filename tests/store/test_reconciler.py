@@ -1,0 +1,148 @@
+"""The reconciler at times that the tests choose, with a real broker."""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+import redis
+from sqlalchemy import Engine, text
+
+from store import jobs
+from store.database import server_now, transaction
+from store.errors import UnavailableError
+from store.jobs import Claim
+from store.leases import heartbeat
+from store.queue import count_hints, ping, send_job_hint
+from store.reconciler import _LOCK_KEY, Reconciled, reconcile_once, run_reconciler
+from store.settings import Settings
+
+MakeJob = Callable[[], str]
+MakeClaim = Callable[[], Claim]
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def broker_down(settings: Settings, unused_url: str) -> Settings:
+    return settings.model_copy(update={"redis_url": unused_url})
+
+
+@pytest.fixture
+def unused_url() -> str:
+    return "redis://127.0.0.1:1/0"  # nothing listens on port 1
+
+
+def test_a_lease_is_taken_back_only_once_it_has_ended(
+    engine: Engine, settings: Settings, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [])
+    with transaction(engine) as session:
+        lease = {"job_id": claim.job_id, "lease_token": claim.lease_token}
+        heartbeat(session, **lease, now=now + MINUTE, lease_seconds=60)
+    assert reconcile_once(engine, settings, now + 2 * MINUTE) == Reconciled([], [])
+    late = now + 2 * MINUTE + timedelta(seconds=1)
+    assert reconcile_once(engine, settings, late) == Reconciled([claim.job_id], [claim.job_id])
+    with transaction(engine) as session:
+        job = jobs.get_job(session, claim.job_id)
+    assert (job.status, job.attempts_used, job.transitions[-1].reason) == ("queued", 1, "worker_lost")
+
+
+def test_a_job_whose_attempts_are_used_up_fails_and_stays_failed(
+    engine: Engine, settings: Settings, queued: MakeJob, now: datetime
+) -> None:
+    job_id = queued()
+    for attempt in range(1, settings.max_attempts + 1):
+        with transaction(engine) as session:
+            claim = jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60)
+            assert claim is not None
+            assert claim.attempt == attempt
+        now += 2 * MINUTE
+        report = reconcile_once(engine, settings, now)
+        assert report is not None
+        assert report.taken_back == [job_id]
+    with transaction(engine) as session:
+        job = jobs.get_job(session, job_id)
+        assert (job.status, job.reason) == ("failed", "worker_lost")
+        assert job.hint
+    assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [])
+
+
+def test_a_lost_hint_is_sent_again_and_a_waiting_one_is_not(
+    engine: Engine, settings: Settings, queued: MakeJob, now: datetime
+) -> None:
+    job_id = queued()
+    # The API's own message may still be on its way.
+    assert reconcile_once(engine, settings, now) == Reconciled([], [])
+    assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [job_id])
+    assert count_hints(settings, "cpu") == 1
+    # It waits in the broker: workers are busy, more messages would not help.
+    assert reconcile_once(engine, settings, now + 2 * MINUTE) == Reconciled([], [])
+    with redis.Redis.from_url(settings.redis_url) as client:
+        client.flushdb()
+    assert reconcile_once(engine, settings, now + 3 * MINUTE) == Reconciled([], [job_id])
+    assert count_hints(settings, "cpu") == 1
+
+
+def test_hints_that_outlived_their_jobs_delay_others_only_until_they_are_drained(
+    engine: Engine, settings: Settings, queued: MakeJob, now: datetime
+) -> None:
+    job_id = queued()
+    send_job_hint(settings, "a-job-long-gone", "cpu")
+    assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [])
+    with redis.Redis.from_url(settings.redis_url) as client:
+        client.lpop("cpu")
+    assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [job_id])
+
+
+def test_only_one_pass_runs_at_a_time(
+    engine: Engine, settings: Settings, running: MakeClaim, now: datetime
+) -> None:
+    running()
+    with engine.connect() as other, other.begin():
+        other.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
+        assert reconcile_once(engine, settings, now + 2 * MINUTE) is None
+    assert reconcile_once(engine, settings, now + 2 * MINUTE) is not None
+
+
+def test_leases_are_taken_back_while_the_broker_is_down(
+    engine: Engine, broker_down: Settings, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    report = reconcile_once(engine, broker_down, now + 2 * MINUTE)
+    assert report == Reconciled([claim.job_id], [])
+
+
+def test_a_broker_that_is_down_is_said_to_be(broker_down: Settings) -> None:
+    for action in (
+        lambda: send_job_hint(broker_down, "job", "cpu"),
+        lambda: count_hints(broker_down, "cpu"),
+        lambda: ping(broker_down),
+    ):
+        with pytest.raises(UnavailableError):
+            action()
+
+
+def test_the_thread_takes_jobs_back_and_stops(
+    engine: Engine,
+    settings: Settings,
+    running: MakeClaim,
+    eventually: Callable[[Callable[[], object]], object],
+) -> None:
+    with transaction(engine) as session:
+        assert server_now(session) > datetime(2026, 3, 1).astimezone()
+    claim = running()  # its lease ended long ago by the server's clock
+    stop = threading.Event()
+    fast = settings.model_copy(update={"reconcile_seconds": 0.02})
+    thread = threading.Thread(target=run_reconciler, args=(engine, fast, stop))
+    thread.start()
+
+    def taken_back() -> bool:
+        with transaction(engine) as session:
+            return jobs.get_job(session, claim.job_id).status == "queued"
+
+    try:
+        eventually(taken_back)
+    finally:
+        stop.set()
+        thread.join()

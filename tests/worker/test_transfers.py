@@ -1,0 +1,89 @@
+"""The transfer thread's patience."""
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from store.errors import CondenserError, LeaseLostError, UnavailableError
+from worker.job_log import JobLogger
+from worker.transfers import Transfer, Transfers
+
+
+@pytest.fixture
+def logger() -> JobLogger:
+    return JobLogger(logging.getLogger("test"), job_id="j", attempt=1)
+
+
+@pytest.fixture
+def transfers(logger: JobLogger) -> Iterator[Transfers]:
+    transfers = Transfers(patience_seconds=60, logger=logger)
+    yield transfers
+    transfers.abandon()
+    transfers.join(10)
+    assert transfers.idle
+
+
+class Flaky:
+    """Work that fails as told before it succeeds."""
+
+    def __init__(self, *errors: CondenserError | OSError) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+def test_a_server_that_comes_back_is_waited_for(transfers: Transfers) -> None:
+    work = Flaky(UnavailableError("away"), UnavailableError("away"))
+    transfer = transfers.submit(Transfer("x", work))
+    assert transfer.finished.wait(10)
+    assert (transfer.error, work.calls) == (None, 3)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), LeaseLostError("lost")])
+def test_what_cannot_get_better_is_not_repeated(
+    transfers: Transfers, error: CondenserError | OSError
+) -> None:
+    work = Flaky(error)
+    transfer = transfers.submit(Transfer("x", work))
+    assert transfer.finished.wait(10)
+    assert (transfer.error, work.calls) == (error, 1)
+    assert transfers.lease_lost.is_set() == isinstance(error, LeaseLostError)
+
+
+def test_patience_ends(transfers: Transfers) -> None:
+    work = Flaky(*[UnavailableError("away")] * 1_000)
+    transfers.hurry(0.5)
+    transfer = transfers.submit(Transfer("x", work))
+    assert transfer.finished.wait(10)
+    assert isinstance(transfer.error, UnavailableError)
+    assert work.calls >= 2
+
+
+def test_a_waiting_transfer_gives_way_to_a_later_one_of_its_kind(transfers: Transfers) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    transfers.submit(Transfer("first", block, outdated_by="checkpoint"))
+    assert begun.wait(10)
+    work = [Flaky(), Flaky(), Flaky()]
+    marks = ["checkpoint", None, "checkpoint"]
+    last = [transfers.submit(Transfer("x", w, outdated_by=m)) for w, m in zip(work, marks, strict=True)][-1]
+    go_on.set()
+    assert last.finished.wait(10)
+    assert [w.calls for w in work] == [0, 1, 1]
+
+
+def test_log_lines_carry_the_job(logger: JobLogger, caplog: pytest.LogCaptureFixture) -> None:
+    logger.warning("hello %s", "there", extra={"step": 3})
+    (record,) = caplog.records
+    assert record.getMessage() == "job j attempt 1: hello there"
+    assert (record.job_id, record.attempt, record.step) == ("j", 1, 3)  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""The Celery worker: claims jobs and supervises one trainer process at a time."""

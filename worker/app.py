@@ -1,0 +1,64 @@
+"""The Celery worker: ``python -m celery -A worker.app worker``.
+
+A message is acknowledged before the job begins: the lease in Postgres, not the broker, decides whether a job
+is being worked on, and the broker would deliver an unacknowledged message again after an hour. Nothing is
+prefetched, so that waiting jobs stay free for idle workers. The task runs in a thread: the main thread keeps
+answering the broker, and no process is forked. Tasks are never revoked with ``terminate``; a job is cancelled
+in Postgres.
+
+A warm shutdown (SIGTERM or SIGINT) waits for the running task. `worker_shutting_down` therefore sets
+``stopping``, upon which the supervisor lets the trainer write a checkpoint and gives the job back.
+"""
+
+import logging
+import os
+import socket
+import threading
+from functools import lru_cache
+
+from celery import signals
+
+from store.database import create_engine
+from store.objects import ObjectStore
+from store.queue import RUN_JOB_TASK, make_celery
+from store.settings import get_settings
+from worker.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+stopping = threading.Event()
+app = make_celery(get_settings().redis_url)
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    task_acks_late=False,
+    task_default_queue=get_settings().worker_queue,
+    worker_concurrency=1,
+    worker_disable_prefetch=True,
+    worker_pool="threads",
+    worker_prefetch_multiplier=1,
+)
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _stop(**_: object) -> None:
+    stopping.set()
+
+
+@lru_cache(maxsize=1)
+def make_supervisor() -> Supervisor:
+    """Make the supervisor of this process, once, when the first job arrives."""
+    settings = get_settings()
+    return Supervisor(
+        engine=create_engine(settings),
+        objects=ObjectStore(settings),
+        settings=settings,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+@app.task(name=RUN_JOB_TASK)
+def run_job(job_id: str) -> None:
+    """Work on a job that a message hints at, if it is to be had."""
+    outcome = make_supervisor().run(job_id, stopping)
+    logger.info("hint of job %s: %s", job_id, outcome)

@@ -1,0 +1,273 @@
+"""One attempt at a job, from the claim to the move that ends it.
+
+The trainer runs in a child process. Around it turns one loop: read its events and record them, beat, look
+whether it shall stop. Files move in a thread of their own (`worker.transfers`), so that a long upload never
+delays a beat. Whatever the database refuses because the lease is gone ends the attempt at once: the trainer
+is killed and nothing more is written.
+"""
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from store.database import Clock, Engine, transaction
+from store.endings import Ending
+from store.errors import LeaseLostError, UnavailableError
+from store.jobs import Claim
+from store.leases import heartbeat
+from store.settings import Settings
+from worker.attempt_files import AttemptFiles
+from worker.conclusion import Conclusion, Outcome
+from worker.event_recorder import EventRecorder
+from worker.job_log import JobLogger
+from worker.trainer import FAILED_EXIT_CODE, CommandBuilder, Trainer, describe_exit
+from worker.trainer_events import (
+    ArtifactEvent,
+    CheckpointEvent,
+    EventTail,
+    FailedEvent,
+    ResultEvent,
+    SampleEvent,
+    TrainerEvent,
+)
+from worker.transfers import Transfer, Transfers
+
+_LONGEST_MESSAGE = 4_000
+_LAST_REQUEST_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How often the loop does what, in seconds."""
+
+    poll: float = 0.2
+    record: float = 1.0
+    retry: float = 1.0
+
+
+class Attempt:
+    """One attempt; `run` is called once.
+
+    Parameters
+    ----------
+    engine, settings
+        The database; leases, graces and limits.
+    claim
+        The lease under which everything is written.
+    files
+        The attempt's file transfers.
+    work_dir
+        An empty folder for the trainer.
+    command
+        Builds the trainer's command.
+    stop
+        Set when the worker itself has to go.
+    clock
+        Tells the time within a transaction.
+    rhythm
+        Intervals of the loop.
+    logger
+        Log of the attempt.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        settings: Settings,
+        claim: Claim,
+        files: AttemptFiles,
+        work_dir: Path,
+        command: CommandBuilder,
+        stop: threading.Event,
+        clock: Clock,
+        rhythm: Rhythm,
+        logger: JobLogger,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._claim = claim
+        self._lease: dict[str, Any] = {"job_id": claim.job_id, "lease_token": claim.lease_token}
+        self._files = files
+        self._work_dir = work_dir
+        self._command = command
+        self._stop = stop
+        self._clock = clock
+        self._rhythm = rhythm
+        self._logger = logger
+        self._conclusion = Conclusion(
+            engine=engine, settings=settings, claim=claim, stop=stop, clock=clock, logger=logger
+        )
+        self._transfers = Transfers(patience_seconds=settings.upload_patience_seconds, logger=logger)
+        self._recorder = EventRecorder(
+            engine=engine, claim=claim, tail=EventTail(work_dir / "events.jsonl"), clock=clock
+        )
+        self._cancel_requested = False
+        self._failure: FailedEvent | None = None
+        self._result: dict[str, Any] | None = None
+        self._student: Transfer | None = None
+        self._next_beat = 0.0
+        self._next_record = 0.0
+
+    def run(self) -> Outcome:
+        """Work on the job until it ends, has to be given back or is lost."""
+        trainer: Trainer | None = None
+        try:
+            error = self._restore()
+            if self._cancel_requested:
+                return self._conclusion.cancel()
+            if self._stop.is_set():
+                return self._conclusion.release()
+            if error is not None:
+                return self._conclusion.crash(f"The last checkpoint could not be fetched: {error}")
+            trainer = self._start()
+            exit_code = self._supervise(trainer)
+            return self._conclude(exit_code)
+        except LeaseLostError:
+            self._logger.warning("the lease was lost; the trainer is killed and nothing more is written")
+            return "lease_lost"
+        finally:
+            if trainer is not None:
+                trainer.kill()
+            self._transfers.abandon()
+            self._transfers.join(_LAST_REQUEST_SECONDS)
+
+    def _restore(self) -> Exception | None:
+        """Fetch the last checkpoint while beating, as long as the attempt shall go on."""
+        restore = self._transfers.submit(Transfer("fetch checkpoint", self._files.restore_checkpoint))
+        while not restore.finished.wait(self._rhythm.poll):
+            self._tick()
+            if self._stop.is_set() or self._cancel_requested:
+                break
+        return restore.error
+
+    def _start(self) -> Trainer:
+        spec = self._work_dir / "spec.json"
+        spec.write_text(json.dumps(self._claim.spec), encoding="utf-8")
+        trainer = Trainer(self._command(spec, self._work_dir), self._work_dir / "trainer.log")
+        self._logger.info("trainer started as process %d", trainer.pid)
+        return trainer
+
+    def _supervise(self, trainer: Trainer) -> int:
+        """Turn the loop until the trainer has ended; its exit code."""
+        kill_at: float | None = None
+        while (exit_code := trainer.wait(self._rhythm.poll)) is None:
+            self._tick()
+            if kill_at is None and (self._stop.is_set() or self._cancel_requested):
+                self._logger.info("the trainer is asked to stop")
+                trainer.ask_to_stop()
+                kill_at = time.monotonic() + self._settings.cancel_grace_seconds
+            if kill_at is not None and time.monotonic() >= kill_at:
+                self._logger.warning("the trainer did not stop in time and is killed")
+                trainer.kill()
+        self._logger.info("the trainer ended with exit code %d", exit_code)
+        return exit_code
+
+    def _conclude(self, exit_code: int) -> Outcome:
+        """Bring in what the trainer left, then make the move that its end calls for."""
+        self._read_events()
+        student, result, failure = self._student, self._result, self._failure
+        finished = exit_code == 0 and student is not None and result is not None
+        self._transfers.submit(Transfer("store log", self._files.store_log))
+        self._transfers.close()
+        if not finished:
+            self._transfers.hurry(self._settings.cancel_grace_seconds)
+        self._await_transfers(give_up_on_cancel=finished)
+        self._conclusion.insist(self._recorder.record)
+        if self._cancel_requested:
+            return self._conclusion.cancel()
+        if exit_code == 0 and student is not None and result is not None:
+            return self._conclude_finished(student, result)
+        if exit_code == FAILED_EXIT_CODE and failure is not None:
+            ending = Ending(failure.reason, failure.message[:_LONGEST_MESSAGE], failure.hint)
+            return self._conclusion.fail(ending)
+        if self._stop.is_set():
+            return self._conclusion.release()
+        return self._conclusion.crash(describe_exit(exit_code))
+
+    def _conclude_finished(self, student: Transfer, result: dict[str, Any]) -> Outcome:
+        if student.error is None:
+            return self._conclusion.succeed(result)
+        if self._stop.is_set():
+            return self._conclusion.release()
+        message = f"The student could not be stored: {student.error}"
+        hint = "Ask the operator to look at the object store, then submit the job again."
+        return self._conclusion.fail(Ending("storage_unavailable", message, hint))
+
+    def _await_transfers(self, *, give_up_on_cancel: bool) -> None:
+        """Keep the lease until the files are stored, as long as somebody wants them."""
+        hurried = False
+        while not self._transfers.idle:
+            self._transfers.join(self._rhythm.poll)
+            self._tick()
+            if self._cancel_requested and give_up_on_cancel:
+                self._transfers.abandon()
+                return
+            if not hurried and (self._stop.is_set() or self._cancel_requested):
+                hurried = True
+                self._transfers.hurry(self._settings.cancel_grace_seconds)
+
+    def _tick(self) -> None:
+        """Do what is due: read events, record them, beat. A database that is away is tried again later."""
+        if self._transfers.lease_lost.is_set():
+            raise LeaseLostError("The job is no longer this worker's.")
+        self._read_events()
+        now = time.monotonic()
+        if now >= self._next_beat:
+            self._next_beat = now + (self._settings.heartbeat_seconds if self._beat() else self._rhythm.retry)
+        if self._recorder.has_unrecorded and now >= self._next_record:
+            self._next_record = now + (self._rhythm.record if self._record() else self._rhythm.retry)
+
+    def _beat(self) -> bool:
+        try:
+            with transaction(self._engine) as session:
+                reply = heartbeat(
+                    session,
+                    **self._lease,
+                    now=self._clock(session),
+                    lease_seconds=self._settings.lease_seconds,
+                )
+        except UnavailableError as error:
+            self._logger.warning("no heartbeat: %s", error.detail)
+            return False
+        self._cancel_requested = self._cancel_requested or reply.cancel_requested
+        return True
+
+    def _record(self) -> bool:
+        """Record the events read so far; False when the database is away and they are kept."""
+        try:
+            self._recorder.record()
+        except UnavailableError as error:
+            self._logger.warning("events not recorded yet: %s", error.detail)
+            return False
+        return True
+
+    def _read_events(self) -> None:
+        for event in self._recorder.read():
+            self._take(event)
+
+    def _take(self, event: TrainerEvent) -> None:
+        """Send the files that an event speaks of; keep the event itself for the record where it has one.
+
+        A file's own event is recorded with its row, once it can be downloaded. The result and a failure
+        are recorded by the move that ends the job.
+        """
+        if isinstance(event, CheckpointEvent):
+            work = partial(self._files.store_checkpoint, event)
+            self._transfers.submit(Transfer(f"store {event.path}", work, outdated_by="checkpoint"))
+        elif isinstance(event, SampleEvent):
+            work = partial(self._files.store_sample, event)
+            self._transfers.submit(Transfer(f"store {event.path}", work))
+        elif isinstance(event, ArtifactEvent):
+            work = partial(self._files.store_student, event.path)
+            self._student = self._transfers.submit(Transfer("store student", work))
+        elif isinstance(event, ResultEvent):
+            self._result = event.values
+        elif isinstance(event, FailedEvent):
+            self._failure = event
+        else:
+            self._recorder.keep(event)

@@ -1,0 +1,156 @@
+"""The files of one attempt: what is fetched before it and what it leaves in the object store.
+
+Every method may be repeated: files already sent are not sent again. Rows in Postgres are written only once
+all files they speak of are stored, under the lease. Keys lie under the attempt's own prefix, so a worker that
+was given up cannot replace a file of its successor.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from store.artifacts import StoredCheckpoint, attempt_prefix, list_checkpoints
+from store.database import Clock, Engine, transaction
+from store.errors import CorruptObjectError
+from store.events import NewEvent
+from store.jobs import Claim
+from store.leases import NewArtifact, add_artifacts, forget_checkpoints
+from store.models import ArtifactKind
+from store.objects import ObjectStore, StoredObject
+from worker.archive import files_of, write_archive
+from worker.job_log import JobLogger
+from worker.trainer_events import CheckpointEvent, SampleEvent
+
+KEPT_CHECKPOINTS = 2  # the newest, and the one before in case the newest is damaged
+
+
+class AttemptFiles:
+    """Moves the files of one attempt.
+
+    Parameters
+    ----------
+    engine, objects
+        The database and the object store.
+    claim
+        The lease under which rows are written.
+    work_dir
+        The attempt's folder.
+    clock
+        Tells the time within a transaction.
+    logger
+        Log of the attempt.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        objects: ObjectStore,
+        claim: Claim,
+        work_dir: Path,
+        clock: Clock,
+        logger: JobLogger,
+    ) -> None:
+        self._engine = engine
+        self._objects = objects
+        self._claim = claim
+        self._work_dir = work_dir
+        self._clock = clock
+        self._logger = logger
+        self._stored: dict[str, StoredObject] = {}
+
+    def restore_checkpoint(self) -> None:
+        """Fetch the newest checkpoint of the job that is undamaged, if there is any."""
+        with transaction(self._engine) as session:
+            checkpoints = list_checkpoints(session, self._claim.job_id)
+        for checkpoint in checkpoints:
+            try:
+                self._fetch(checkpoint)
+            except CorruptObjectError as error:
+                self._logger.error("checkpoint of step %d is unusable: %s", checkpoint.step, error.detail)
+                shutil.rmtree(self._work_dir / "checkpoints")
+            else:
+                self._logger.info("resumes from step %d of attempt %d", checkpoint.step, checkpoint.attempt)
+                return
+
+    def store_checkpoint(self, event: CheckpointEvent) -> None:
+        """Send a checkpoint, then drop those that are no longer needed."""
+        folder = self._work_dir / event.path
+        files = files_of(folder)
+        stored = self._upload([(path, "checkpoint_file") for path in files], step=event.step)
+        # The trainer removes its old checkpoints: what was half gone must not pass for a whole one.
+        if not files or files != files_of(folder):
+            raise FileNotFoundError(f"{event.path} was removed before it could be stored")
+        self._record(stored, NewEvent("checkpoint", {"step": event.step, "path": event.path}))
+        self._drop_old_checkpoints()
+
+    def store_sample(self, event: SampleEvent) -> None:
+        """Send a picture."""
+        told = NewEvent("sample", {"step": event.step, "path": event.path, "prompts": event.prompts})
+        self._record(self._upload([(self._work_dir / event.path, "sample")], step=event.step), told)
+
+    def store_student(self, folder: str) -> None:
+        """Send the student, file by file and as one archive, and the result."""
+        student = self._work_dir / folder
+        archive = self._work_dir / f"{folder}.zip"
+        if not archive.exists():
+            unfinished = archive.with_suffix(".partial")
+            write_archive(student, unfinished)
+            unfinished.rename(archive)
+        files: list[tuple[Path, ArtifactKind]] = [(path, "student_file") for path in files_of(student)]
+        files.append((archive, "student_archive"))
+        result = self._work_dir / "result.json"
+        if result.exists():
+            files.append((result, "result"))
+        told = NewEvent("artifact", {"path": folder, "archive": archive.name})
+        self._record(self._upload(files), told)
+
+    def store_log(self) -> None:
+        """Send what the trainer printed."""
+        self._record(self._upload([(self._work_dir / "trainer.log", "log")]), None)
+
+    def _upload(
+        self, files: Sequence[tuple[Path, ArtifactKind]], *, step: int | None = None
+    ) -> list[NewArtifact]:
+        """Send files that were not sent before."""
+        prefix = attempt_prefix(self._claim.job_id, self._claim.attempt)
+        artifacts: list[NewArtifact] = []
+        for path, kind in files:
+            name = path.relative_to(self._work_dir).as_posix()
+            if name not in self._stored:
+                self._stored[name] = self._objects.upload_file(path, prefix + name)
+            stored = self._stored[name]
+            artifacts.append(
+                NewArtifact(
+                    path=name, kind=kind, step=step, key=stored.key, size=stored.size, sha256=stored.sha256
+                )
+            )
+        return artifacts
+
+    def _record(self, artifacts: Sequence[NewArtifact], event: NewEvent | None) -> None:
+        with transaction(self._engine) as session:
+            add_artifacts(
+                session,
+                job_id=self._claim.job_id,
+                lease_token=self._claim.lease_token,
+                artifacts=artifacts,
+                event=event,
+                now=self._clock(session),
+            )
+
+    def _fetch(self, checkpoint: StoredCheckpoint) -> None:
+        for file in checkpoint.files:
+            self._objects.download_file(file.key, self._work_dir / file.path, sha256=file.sha256)
+
+    def _drop_old_checkpoints(self) -> None:
+        with transaction(self._engine) as session:
+            old = list_checkpoints(session, self._claim.job_id)[KEPT_CHECKPOINTS:]
+            if not old:
+                return
+            forget_checkpoints(
+                session,
+                job_id=self._claim.job_id,
+                lease_token=self._claim.lease_token,
+                steps_by_attempt=[(checkpoint.attempt, checkpoint.step) for checkpoint in old],
+            )
+        self._objects.delete_keys([file.key for checkpoint in old for file in checkpoint.files])

@@ -1,0 +1,119 @@
+"""Takes a job and makes an attempt at it.
+
+A plain class without Celery: the clock, the worker's name and the trainer's command come in as arguments. A
+job that was hinted at but is not to be had (taken, cancelled, finished, unknown) is passed over silently, so
+hints may be doubled or late.
+"""
+
+import logging
+import shutil
+import threading
+
+from store.database import Clock, Engine, server_now, transaction
+from store.jobs import Claim, claim_job
+from store.objects import ObjectStore
+from store.settings import Settings
+from worker.attempt import Attempt, Rhythm
+from worker.attempt_files import AttemptFiles
+from worker.conclusion import Outcome
+from worker.job_log import JobLogger
+from worker.trainer import CommandBuilder, core_command
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs the jobs of one worker, one at a time.
+
+    Parameters
+    ----------
+    engine, objects, settings
+        The servers and the limits.
+    worker
+        Name of the worker, shown with the job.
+    command
+        Builds the trainer's command; the real trainer by default.
+    clock
+        Tells the time within a transaction; Postgres's own by default.
+    rhythm
+        Intervals of the supervising loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        objects: ObjectStore,
+        settings: Settings,
+        worker: str,
+        command: CommandBuilder | None = None,
+        clock: Clock = server_now,
+        rhythm: Rhythm = Rhythm(),  # noqa: B008  # immutable
+    ) -> None:
+        self._engine = engine
+        self._objects = objects
+        self._settings = settings
+        self._worker = worker
+        self._command = command or core_command(settings)
+        self._clock = clock
+        self._rhythm = rhythm
+
+    def run(self, job_id: str, stop: threading.Event) -> Outcome:
+        """Claim a job and work on it.
+
+        Parameters
+        ----------
+        job_id
+            The job of a hint.
+        stop
+            Set when the worker has to go: the trainer then writes a checkpoint and the job is given back.
+
+        Returns
+        -------
+        Outcome
+            What became of the job in this worker's hands.
+        """
+        claim = None if stop.is_set() else self._claim(job_id)
+        if claim is None:
+            return "not_claimed"
+        attempt_logger = JobLogger(logger, job_id=claim.job_id, attempt=claim.attempt)
+        work_dir = (self._settings.work_dir / claim.job_id / str(claim.attempt)).resolve()
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir(parents=True)
+        files = AttemptFiles(
+            engine=self._engine,
+            objects=self._objects,
+            claim=claim,
+            work_dir=work_dir,
+            clock=self._clock,
+            logger=attempt_logger,
+        )
+        attempt = Attempt(
+            engine=self._engine,
+            settings=self._settings,
+            claim=claim,
+            files=files,
+            work_dir=work_dir,
+            command=self._command,
+            stop=stop,
+            clock=self._clock,
+            rhythm=self._rhythm,
+            logger=attempt_logger,
+        )
+        try:
+            outcome = attempt.run()
+        finally:
+            # Everything worth keeping is in the object store; what is not cannot be told from damage.
+            shutil.rmtree(work_dir, ignore_errors=True)
+        attempt_logger.info("ended: %s", outcome)
+        return outcome
+
+    def _claim(self, job_id: str) -> Claim | None:
+        with transaction(self._engine) as session:
+            return claim_job(
+                session,
+                job_id=job_id,
+                worker=self._worker,
+                now=self._clock(session),
+                lease_seconds=self._settings.lease_seconds,
+            )

@@ -1,0 +1,90 @@
+"""The trainer as a child process in a process group of its own.
+
+It is executed afresh, never forked from the worker, so no accelerator state is shared, and a signal to the
+worker's group does not reach it: the supervisor alone decides when it stops.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from store.settings import Settings
+
+STOPPED_EXIT_CODE = os.EX_TEMPFAIL
+FAILED_EXIT_CODE = 1
+
+CommandBuilder = Callable[[Path, Path], Sequence[str]]
+"""Makes the trainer's command from the paths of the specification and the work folder."""
+
+
+def core_command(settings: Settings) -> CommandBuilder:
+    """Make the command builder for the real trainer, ``core.run``."""
+
+    def build(spec: Path, work_dir: Path) -> list[str]:
+        command = [sys.executable, "-m", "core.run", "--spec", str(spec), "--workdir", str(work_dir)]
+        command += ["--cache", str(settings.cache_dir.resolve())]
+        for folder in settings.teachers_dirs:
+            command += ["--teachers", str(folder.resolve())]
+        return command
+
+    return build
+
+
+class Trainer:
+    """One running trainer.
+
+    Parameters
+    ----------
+    command
+        Program, by its full path, and arguments.
+    log
+        File that receives its output.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        launcher = [sys.executable, "-m", "worker.launch", str(os.getpid())]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603  # our own command, no shell
+                [*launcher, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        return self._process.pid
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait a while for the end; the exit code, negative for a signal, or None while it runs."""
+        try:
+            return self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM to the trainer itself: it writes a checkpoint and tells its own children."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill what is left of the whole group and reap the trainer."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def describe_exit(code: int) -> str:
+    """Say how a trainer ended, in a sentence for the user."""
+    if code == 0:
+        return "The trainer ended without leaving a student."
+    if code > 0:
+        return f"The trainer ended with exit code {code} without saying why."
+    name = signal.Signals(-code).name
+    cause = "; the host may have run out of memory" if -code == signal.SIGKILL else ""
+    return f"The trainer was killed by {name}{cause}."
