@@ -1,0 +1,1 @@
+"""Jobs over HTTP: submitting, listing, watching, cancelling, and what they leave behind."""

@@ -1,0 +1,252 @@
+"""Routes of jobs.
+
+Handlers that touch the database are plain functions, which run in the thread pool. The two that wait, the
+long poll and the stream, are coroutines, and wait without a thread or a connection.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.jobs import hints, schemas, service
+from api.jobs.streams import stream_events
+from api.openapi import media, problems
+from api.pagination import MAX_INTEGER, Limit, ListPage
+from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts, entity_tag, matches
+from api.services import ServicesDependency
+from core.spec import DistillationSpec
+from store.models import Status
+
+MAX_WAIT_SECONDS = 60
+NO_NUL = r"^[^\x00]*$"
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+JobId = Annotated[str, Path(description="Id of a job.", examples=[schemas.JOB_EXAMPLE["id"]])]
+Specification = Annotated[
+    DistillationSpec,
+    Body(
+        openapi_examples={
+            "smallest": {"summary": "Everything by default", "value": {"teacher": "emoji-64"}},
+            "inline": {
+                "summary": "A width student, captions in the request",
+                "value": {
+                    "teacher": "emoji-64",
+                    "student": {"width": 0.75},
+                    "captions": {"kind": "inline", "texts": ["cat", "dog", "small red apple"]},
+                    "drawn": {"texts": ["cat", "dog"]},
+                    "training": {"steps": 2000, "batch_size": 64, "learning_rate": 1e-3},
+                },
+            },
+        }
+    ),
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Submit a job",
+    response_description="The job is queued.",
+    dependencies=[RequireJson],
+    responses={
+        201: {"headers": {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}}},
+        **problems(400, 409, 413, 415, 422, 503),
+    },
+)
+def create_job(
+    services: ServicesDependency,
+    spec: Specification,
+    idempotency_key: IdempotencyKeyHeader,
+    background: BackgroundTasks,
+    response: Response,
+) -> schemas.Job:
+    """Check a specification and queue the job.
+
+    The workers are told after the answer has been sent; a broker that is down delays the job, no more.
+    """
+    submission = service.submit_job(services, spec, idempotency_key)
+    response.headers["Location"] = submission.job.links["self"]
+    if submission.is_replay:
+        response.headers["Idempotency-Replayed"] = "true"
+    else:
+        background.add_task(hints.send, services.settings, submission.job)
+    return submission.job
+
+
+@router.get("", summary="List jobs", responses=problems(422, 503))
+def list_jobs(
+    services: ServicesDependency,
+    after: Annotated[
+        str | None, Query(max_length=100, description="Cursor: the `next` of the page before.")
+    ] = None,
+    limit: Limit = 20,
+    status: Status | None = None,
+    teacher: Annotated[str | None, Query(max_length=512, pattern=NO_NUL)] = None,
+) -> ListPage[schemas.JobSummary]:
+    """List jobs, the newest first."""
+    return service.list_jobs(services, after=after, limit=limit, status=status, teacher=teacher)
+
+
+@router.get(
+    "/{job_id}",
+    summary="Read a job, or wait for it to change",
+    response_model=schemas.Job,
+    responses={
+        200: {"headers": {"ETag": {"description": "Of the job's version.", "schema": {"type": "string"}}}},
+        304: {"description": "The job still has the version in If-None-Match."},
+        **problems(404, 422, 503),
+    },
+)
+async def read_job(
+    services: ServicesDependency,
+    job_id: JobId,
+    response: Response,
+    wait: Annotated[
+        float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for a change.", examples=[30])
+    ] = 0,
+    if_none_match: Annotated[
+        str | None, Header(description="ETag of the version that the client has.")
+    ] = None,
+) -> Any:
+    """Read a job.
+
+    With `wait` the answer comes as soon as the job has another version than the one in `If-None-Match`, or,
+    without that header, than the one it has now; at the latest after that many seconds. It comes at once when
+    the job has ended. A version still the same as in `If-None-Match` is answered with 304.
+    """
+    job = await run_in_threadpool(service.read_job, services, job_id)
+    is_news = if_none_match is not None and not matches(if_none_match, job.version)
+    if (
+        wait
+        and not is_news
+        and not service.has_ended(job)
+        and await services.watch.changed(job.id, job.version, timeout_seconds=wait)
+    ):
+        job = await run_in_threadpool(service.read_job, services, job_id)
+    headers = {"ETag": entity_tag(job.version)}
+    if matches(if_none_match, job.version):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return job
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job", responses=problems(404, 409, 422, 503))
+def cancel_job(services: ServicesDependency, job_id: JobId) -> schemas.Job:
+    """Cancel a queued job at once, or ask the worker of a running one to stop; asking twice is harmless."""
+    return service.cancel_job(services, job_id)
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="List a job's events, or stream them",
+    response_model=ListPage[schemas.JobEvent],
+    responses={
+        **media(
+            "text/event-stream",
+            "A page of events; or, with `Accept: text/event-stream`, every event as it happens.",
+            'id: 1\nevent: status\ndata: {"sequence": 1, "type": "status", …}\n\n',
+        ),
+        204: {
+            "description": "The stream has nothing more: the job has ended and the client has every event."
+        },
+        **problems(404, 422, 503),
+    },
+)
+async def list_events(
+    services: ServicesDependency,
+    request: Request,
+    job_id: JobId,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_INTEGER, description="Only events with a higher sequence number.")
+    ] = 0,
+    limit: Limit = 100,
+    last_event_id: Annotated[
+        int | None,
+        Header(ge=0, le=MAX_INTEGER, description="Where a stream goes on; counts before `after`."),
+    ] = None,
+) -> Any:
+    """List a job's events in order, or stream them.
+
+    A stream ends after the event that ends the job, and at the latest after ten minutes; a client that
+    reconnects with `Last-Event-ID` misses no event and gets none twice. Comments keep a silent stream open.
+    """
+    job = await run_in_threadpool(service.read_job, services, job_id)
+    if not accepts(request, "text/event-stream"):
+        batch = await run_in_threadpool(service.read_events, services, job.id, after=after, limit=limit)
+        cursor = str(batch.events[-1].sequence) if batch.has_more else None
+        return ListPage(items=batch.events, has_more=batch.has_more, next=cursor)
+    seen = min(after if last_event_id is None else last_event_id, job.version)
+    if service.has_ended(job) and seen == job.version:
+        return Response(status_code=204)
+    return StreamingResponse(
+        stream_events(services, job.id, seen),
+        media_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+@router.get(
+    "/{job_id}/metrics",
+    summary="Training curves",
+    response_model=ListPage[schemas.MetricSeries],
+    responses={
+        **media(
+            "text/csv", "The curves; with `Accept: text/csv` as a table.", "name,step,value\nloss,50,0.31\n"
+        ),
+        **problems(404, 422, 503),
+    },
+)
+def list_metrics(
+    services: ServicesDependency,
+    request: Request,
+    job_id: JobId,
+    name: Annotated[list[str] | None, Query(description="Only these curves.", max_length=100)] = None,
+    after_step: Annotated[int, Query(ge=-1, le=MAX_INTEGER, description="Only points of later steps.")] = -1,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="Points of each curve.")] = 10_000,
+) -> Any:
+    """Read the training curves of a job; each step counts once, as the latest attempt did it."""
+    series = service.read_metrics(services, job_id, names=name, after_step=after_step, limit=limit)
+    if accepts(request, "text/csv"):
+        rows = (f"{curve.name},{point.step},{point.value!r}" for curve in series for point in curve.points)
+        return Response("\n".join(["name,step,value", *rows, ""]), media_type="text/csv")
+    return ListPage(items=series)
+
+
+@router.get("/{job_id}/artifacts", summary="Files of a job", responses=problems(404, 422, 503))
+def list_artifacts(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
+    """List the files that a job has left, each with a link to download it."""
+    return ListPage(items=service.list_files(services, job_id, kinds=None))
+
+
+@router.get("/{job_id}/samples", summary="Sample pictures", responses=problems(404, 422, 503))
+def list_samples(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
+    """List the grids of pictures that were drawn during training, by step."""
+    return ListPage(items=service.list_files(services, job_id, kinds=["sample"]))
+
+
+@router.get("/{job_id}/logs", summary="Logs of the trainer", responses=problems(404, 422, 503))
+def list_logs(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
+    """List the trainer's logs, one for each attempt that has ended."""
+    return ListPage(items=service.list_files(services, job_id, kinds=["log"]))
+
+
+@router.get("/{job_id}/checkpoints", summary="Checkpoints", responses=problems(404, 422, 503))
+def list_checkpoints(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.Checkpoint]:
+    """List the complete checkpoints of a job, the newest first."""
+    return ListPage(items=service.list_checkpoints(services, job_id))
+
+
+@router.get(
+    "/{job_id}/weights",
+    summary="Download the student",
+    status_code=307,
+    response_class=RedirectResponse,
+    response_description="The archive of the student's folder is at Location, for an hour.",
+    responses=problems(404, 409, 422, 503),
+)
+def read_weights(services: ServicesDependency, job_id: JobId) -> str:
+    """Redirect to a ZIP archive of the student, a folder that diffusers loads."""
+    return service.link_to_weights(services, job_id)

@@ -1,0 +1,1 @@
+"""The teachers that a job may name."""

@@ -1,0 +1,196 @@
+"""A served API for each test: uvicorn on a free port of loopback, on this test's own servers."""
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy import Engine
+
+from api.app import create_app
+from core.spec import DistillationSpec
+from store.database import server_now, transaction
+from store.events import NewEvent
+from store.jobs import Claim, claim_job, create_job, finish_succeeded
+from store.leases import record_events
+from store.settings import Settings
+
+TEACHER = "tiny"
+UNET_CONFIG = {
+    "in_channels": 4,
+    "block_out_channels": [64, 128, 128, 128],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "attention_head_dim": 8,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+
+
+@pytest.fixture(scope="session")
+def teachers_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small teacher: real configs and a weight file of one tensor."""
+    folder = tmp_path_factory.mktemp("teachers")
+    unet = folder / TEACHER / "unet"
+    unet.mkdir(parents=True)
+    (unet.parent / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (unet / "config.json").write_text(json.dumps(UNET_CONFIG))
+    header = json.dumps({"w": {"dtype": "F16", "shape": [4, 4], "data_offsets": [0, 32]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(32)
+    (unet / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    return folder
+
+
+@pytest.fixture
+def api_settings(settings: Settings, teachers_dir: Path) -> Settings:
+    """This test's servers, and waits that are short."""
+    changes: dict[str, Any] = {"teachers_dirs": [teachers_dir], "watch_seconds": 0.05, "ping_seconds": 0.1}
+    return Settings.model_validate(settings.model_dump() | changes)
+
+
+def closed_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of loopback to listen on."""
+    return closed_port()
+
+
+@pytest.fixture(scope="session")
+def offline_settings(teachers_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings whose servers are all down."""
+    nowhere = f"127.0.0.1:{closed_port()}"
+    return Settings.model_validate(
+        {
+            "database_url": f"postgresql://nobody@{nowhere}/nothing",
+            "redis_url": f"redis://{nowhere}/0",
+            "s3_endpoint_url": f"http://{nowhere}",
+            "s3_access_key_id": "nobody",
+            "s3_secret_access_key": "nothing",
+            "data_dir": tmp_path_factory.mktemp("data"),
+            "teachers_dirs": [teachers_dir],
+        }
+    )
+
+
+class Server(uvicorn.Server):
+    """A server in a thread, which tells the application that it stops as a signal would."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = create_app(settings)
+        super().__init__(uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="warning"))
+        self.answers = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.answers.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.app.state.closing.set()
+        await super().shutdown(sockets)
+
+    @property
+    def url(self) -> str:
+        port = self.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[httpx.Client]:
+    """Serve an application, and give a client of it."""
+    server = Server(settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert server.answers.wait(20)
+        with httpx.Client(base_url=server.url, timeout=20, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[[Settings], AbstractContextManager[httpx.Client]]:
+    """Serve an application with settings of the test's choice."""
+    return serving
+
+
+@pytest.fixture
+def http(api_settings: Settings) -> Iterator[httpx.Client]:
+    """A client of an API on this test's servers."""
+    with serving(api_settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def offline(offline_settings: Settings) -> Iterator[httpx.Client]:
+    """A client of an API whose servers are all down: what is refused at the door needs none of them."""
+    with serving(offline_settings) as client:
+        yield client
+
+
+@dataclass
+class Jobs:
+    """What submitters and workers do to jobs, without HTTP."""
+
+    engine: Engine
+
+    def submit(self, **spec: Any) -> str:
+        """Write a queued job."""
+        with transaction(self.engine) as session:
+            now = server_now(session)
+            parsed = DistillationSpec.model_validate({"teacher": TEACHER} | spec)
+            return create_job(session, spec=parsed, queue="cpu", now=now).id
+
+    def claim(self, job_id: str) -> Claim:
+        """Take a job as a worker does."""
+        with transaction(self.engine) as session:
+            now = server_now(session)
+            claim = claim_job(session, job_id=job_id, worker="test", now=now, lease_seconds=60)
+        assert claim is not None
+        return claim
+
+    def report(self, claim: Claim, events: list[NewEvent], *, position: int) -> None:
+        """Record a trainer's events."""
+        with transaction(self.engine) as session:
+            record_events(
+                session,
+                job_id=claim.job_id,
+                lease_token=claim.lease_token,
+                events=events,
+                position=position,
+                now=server_now(session),
+            )
+
+    def succeed(self, claim: Claim) -> None:
+        """End a job well."""
+        with transaction(self.engine) as session:
+            finish_succeeded(
+                session,
+                job_id=claim.job_id,
+                lease_token=claim.lease_token,
+                result={"frechet_distance": 1.5},
+                now=server_now(session),
+            )
+
+
+@pytest.fixture
+def jobs(engine: Engine) -> Jobs:
+    """Moves jobs without HTTP."""
+    return Jobs(engine)
