@@ -1,0 +1,49 @@
+"""The typed Python client of a Condenser service, and the ``condenser`` command on top of it.
+
+::
+
+    from client import Condenser
+
+    with Condenser("http://127.0.0.1:8000") as condenser:
+        job = condenser.jobs.create({"teacher": "emoji-64", "student": "b-small"})
+        job.wait(on_progress=lambda job: log.info("%s %.2f", job.state.phase, job.state.progress))
+        job.download("my-student")
+
+It speaks HTTP only: it never imports the service, and nothing here imports torch.
+"""
+
+from client.condenser import Condenser
+from client.errors import (
+    ApiError,
+    ApiUnreachableError,
+    ClientError,
+    ConflictError,
+    DownloadError,
+    InvalidRequestError,
+    JobFailedError,
+    NotFoundError,
+    UnavailableError,
+    WaitTimeoutError,
+)
+from client.jobs import Job, Jobs
+from client.models import Event, JobState, Problem, Teacher
+
+__all__ = [
+    "ApiError",
+    "ApiUnreachableError",
+    "ClientError",
+    "Condenser",
+    "ConflictError",
+    "DownloadError",
+    "Event",
+    "InvalidRequestError",
+    "Job",
+    "JobFailedError",
+    "JobState",
+    "Jobs",
+    "NotFoundError",
+    "Problem",
+    "Teacher",
+    "UnavailableError",
+    "WaitTimeoutError",
+]

@@ -1,0 +1,45 @@
+"""The ``condenser`` command: its general options, its sub-commands, and what an error looks like."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.address import DEFAULT_DATA_DIR, Address
+from client.commands import demo, download, jobs, stack, submit, teachers, watch
+from client.errors import ClientError
+from client.output import tell
+
+_commands = typer.Typer(
+    name="condenser",
+    help="Compress text-to-image diffusion models by distillation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@_commands.callback()
+def _general_options(
+    context: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(envvar="CONDENSER_URL", help="The service; else the embedded one is used.")
+    ] = None,
+    data_dir: Annotated[
+        Path, typer.Option(envvar="CONDENSER_DATA_DIR", help="Folder of the embedded stack.")
+    ] = DEFAULT_DATA_DIR,
+) -> None:
+    context.obj = Address(url, data_dir)
+
+
+for module in (submit, watch, jobs, download, teachers, stack, demo):
+    module.add_to(_commands)
+
+
+def app() -> None:
+    """Run the command; errors that have words for a person are told in those words."""
+    try:
+        _commands()
+    except ClientError as error:
+        tell(f"condenser: {error}")
+        sys.exit(1)

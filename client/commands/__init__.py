@@ -1,0 +1,1 @@
+"""The sub-commands of ``condenser``, one subject a module; each adds itself to the command."""

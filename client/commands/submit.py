@@ -1,0 +1,124 @@
+"""``condenser submit``: a job from a file, from options, or from both."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from client.address import address_of
+from client.commands.watch import follow
+from client.jobs import Job
+from client.output import tell, write_json, write_line
+
+
+def add_to(commands: typer.Typer) -> None:
+    """Add the command."""
+    commands.command()(submit)
+
+
+def submit(
+    context: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(help="Specification as JSON; - reads standard input.", show_default=False)
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Id of the teacher.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Preset such as b-small, or a width such as 0.75.")
+    ] = None,
+    captions: Annotated[Path | None, typer.Option(help="Text file, one caption a line.")] = None,
+    drawn: Annotated[int | None, typer.Option(help="How many captions the teacher draws.")] = None,
+    drawn_captions: Annotated[
+        Path | None, typer.Option(help="Text file of exactly the captions that the teacher draws.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Any other field, as training.ema_decay=0.99."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Then watch the job.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
+) -> None:
+    """Submit a job. Options override the file."""
+    if drawn is not None and drawn_captions is not None:
+        raise typer.BadParameter("--drawn and --drawn-captions exclude each other")
+    spec = _read_file(file) if file is not None else {}
+    for path, value in (
+        ("teacher", teacher),
+        ("student", _student(student)),
+        ("captions", {"kind": "inline", "texts": _lines(captions)} if captions else None),
+        ("drawn", {"count": drawn} if drawn is not None else None),
+        ("drawn", {"texts": _lines(drawn_captions)} if drawn_captions else None),
+        ("training.steps", steps),
+        ("training.batch_size", batch_size),
+        ("training.learning_rate", learning_rate),
+        ("seed", seed),
+        *(_assignment(setting) for setting in settings or []),
+    ):
+        if value is not None:
+            _put(spec, path, value)
+    with address_of(context).connect() as condenser:
+        job = condenser.jobs.create(spec)
+        _report(job, as_json)
+        if watch:
+            follow(job)
+
+
+def _report(job: Job, as_json: bool) -> None:
+    if as_json:
+        write_json(job.state.model_dump(mode="json"))
+        return
+    write_line(job.id)
+    tell(f"{job.status}; `condenser watch {job.id}` shows it")
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    text = sys.stdin.read() if str(file) == "-" else _read_text(file)
+    try:
+        spec = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"{file} is not JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise typer.BadParameter(f"{file} holds no JSON object")
+    return spec
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}") from error
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in _read_text(file).splitlines() if line.strip()]
+
+
+def _student(text: str | None) -> str | dict[str, float] | None:
+    try:
+        return {"width": float(text)} if text is not None else None
+    except ValueError:
+        return text
+
+
+def _assignment(setting: str) -> tuple[str, Any]:
+    path, separator, text = setting.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"--set {setting}: write PATH=VALUE")
+    try:
+        return path, json.loads(text)
+    except json.JSONDecodeError:
+        return path, text
+
+
+def _put(spec: dict[str, Any], path: str, value: Any) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        spec = spec.setdefault(parent, {})
+        if not isinstance(spec, dict):
+            raise typer.BadParameter(f"{path}: {parent} is not an object")
+    spec[name] = value

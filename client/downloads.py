@@ -1,0 +1,100 @@
+"""Fetching a student: resumed where it broke off, checked by its SHA-256, unpacked whole or not at all."""
+
+import hashlib
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from client.errors import DirectoryTakenError, DownloadError
+from client.models import StoredFile
+from client.transport import CONNECT_SECONDS, goes_direct
+
+TRIES = 4
+BLOCK_BYTES = 2**20
+SILENCE_SECONDS = 60.0
+MANIFEST = "manifest.json"
+
+Progress = Callable[[int, int], object]
+
+
+def download_student(
+    find: Callable[[], StoredFile], directory: Path, on_progress: Progress | None = None
+) -> Path:
+    """Fetch a student's archive and unpack it into a folder.
+
+    Parameters
+    ----------
+    find
+        Asks the service for the archive; its link does not work for ever, so it is asked for before each try.
+    directory
+        Where the student goes.
+    on_progress
+        Called with the bytes that have arrived and all bytes.
+    """
+    directory = directory.absolute()
+    if directory.exists() and not _is_replaceable(directory):
+        raise DirectoryTakenError(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    archive = _fetch(find, directory, on_progress)
+    unpacked = directory.with_name(f".{directory.name}.unpacked")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(unpacked)
+    if directory.exists():
+        shutil.rmtree(directory)
+    unpacked.rename(directory)
+    archive.unlink()
+    return directory
+
+
+def _is_replaceable(directory: Path) -> bool:
+    return directory.is_dir() and ((directory / MANIFEST).is_file() or not any(directory.iterdir()))
+
+
+def _fetch(find: Callable[[], StoredFile], directory: Path, on_progress: Progress | None) -> Path:
+    """Fetch into a file that is named by its content, so that a later call can go on with it."""
+    failure: Exception | None = None
+    for _ in range(TRIES):
+        file = find()
+        part = directory.with_name(f".{directory.name}.{file.sha256[:16]}.part")
+        try:
+            _continue(file, part, on_progress)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            failure = error
+            continue
+        if _sha256(part) == file.sha256:
+            return part
+        part.unlink()
+        failure = DownloadError("the content does not have the SHA-256 that the service announced")
+    raise DownloadError(f"the student could not be downloaded: {failure}") from failure
+
+
+def _continue(file: StoredFile, part: Path, on_progress: Progress | None) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    if have == file.size:
+        return
+    if have > file.size:
+        part.unlink()
+        have = 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+    with httpx.stream(
+        "GET", file.url, headers=headers, timeout=timeout, trust_env=not goes_direct(file.url)
+    ) as response:
+        response.raise_for_status()
+        resumes = response.status_code == httpx.codes.PARTIAL_CONTENT
+        have = have if resumes else 0
+        with part.open("ab" if resumes else "wb") as target:
+            for block in response.iter_bytes(BLOCK_BYTES):
+                target.write(block)
+                have += len(block)
+                if on_progress is not None:
+                    on_progress(have, file.size)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

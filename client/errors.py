@@ -1,0 +1,100 @@
+"""The errors that the client raises: a class for each thing that a caller may want to handle."""
+
+import http
+from typing import TYPE_CHECKING
+
+from client.models import JobState, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ClientError(Exception):
+    """Base of every error of the client."""
+
+
+class ApiUnreachableError(ClientError):
+    """The service did not answer, however often it was asked."""
+
+
+class ApiError(ClientError):
+    """The service refused a request.
+
+    Attributes
+    ----------
+    problem
+        The service's own words; its ``type`` is stable and meant for programs.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        fields = [
+            f"{error.field}: {error.message}"
+            + (f" (allowed: {', '.join(error.allowed)})" if error.allowed else "")
+            for error in self.problem.errors
+        ]
+        return "\n".join([self.problem.title, *(fields or filter(None, [self.problem.detail]))])
+
+
+class InvalidRequestError(ApiError):
+    """The request itself is wrong; `ApiError.problem` names the fields at fault and their allowed values."""
+
+
+class NotFoundError(ApiError):
+    """The thing asked for does not exist."""
+
+
+class ConflictError(ApiError):
+    """The request is sound but does not fit the present state, as cancelling a job that has ended."""
+
+
+class UnavailableError(ApiError):
+    """The service is up, but a server that it depends on is not."""
+
+
+class JobFailedError(ClientError):
+    """A job that was waited for ended without success.
+
+    Attributes
+    ----------
+    job
+        Its last state, with the reason, a message and a hint.
+    """
+
+    def __init__(self, job: JobState) -> None:
+        self.job = job
+        words = [f"job {job.id} {job.status}", job.reason, job.message, job.hint]
+        super().__init__(": ".join(word for word in words if word))
+
+
+class WaitTimeoutError(ClientError):
+    """A job had not ended when the time to wait was over; it goes on."""
+
+
+class DownloadError(ClientError):
+    """A file did not arrive as the service announced it, or there is no place for it."""
+
+
+class DirectoryTakenError(DownloadError):
+    """The folder to download into holds something that is not an earlier student."""
+
+    def __init__(self, directory: "Path") -> None:
+        super().__init__(f"{directory} holds other files; choose a folder that is empty or not there yet")
+
+
+_CLASSES: dict[int, type[ApiError]] = {
+    http.HTTPStatus.BAD_REQUEST: InvalidRequestError,
+    http.HTTPStatus.NOT_FOUND: NotFoundError,
+    http.HTTPStatus.CONFLICT: ConflictError,
+    http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE: InvalidRequestError,
+    http.HTTPStatus.UNPROCESSABLE_ENTITY: InvalidRequestError,
+    http.HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
+}
+
+
+def error_of(problem: Problem) -> ApiError:
+    """Make the error that fits a problem's status."""
+    return _CLASSES.get(problem.status, ApiError)(problem)

@@ -1,0 +1,56 @@
+"""A job's events as they happen, over server-sent events that are reopened where they broke off.
+
+References
+----------
+HTML Living Standard, section 9.2, "Server-sent events".
+"""
+
+from collections.abc import Iterator
+
+import httpx
+
+from client.errors import ApiUnreachableError, UnavailableError
+from client.models import Event
+from client.transport import PAUSES_SECONDS, Transport
+
+# The service sends a comment every 15 s; a stream that is silent for longer is dead.
+SILENCE_SECONDS = 60.0
+
+
+def stream_events(transport: Transport, path: str, after: int) -> Iterator[Event]:
+    """Yield every event after a sequence number, once and in order, up to the one that ends the job.
+
+    Raises
+    ------
+    ApiUnreachableError
+        If the service stays away.
+    """
+    failures = 0
+    while True:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        try:
+            with transport.stream(path, headers=headers, silence_seconds=SILENCE_SECONDS) as response:
+                if response.status_code == httpx.codes.NO_CONTENT:
+                    return
+                for event in parse_events(response.iter_lines()):
+                    failures = 0
+                    after = event.sequence
+                    yield event
+                    if event.ends_the_job:
+                        return
+        except (httpx.TransportError, UnavailableError) as error:
+            if failures == len(PAUSES_SECONDS):
+                raise ApiUnreachableError(f"{transport.base_url} does not answer: {error}") from error
+            transport.pause(PAUSES_SECONDS[failures])
+            failures += 1
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[Event]:
+    """Read events off the lines of a stream; an event that is cut off at its end is dropped."""
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("data:"):
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield Event.model_validate_json("\n".join(data))
+            data = []

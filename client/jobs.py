@@ -1,0 +1,212 @@
+"""Jobs: submitted, listed, and each as an object that can be awaited, watched, cancelled and downloaded."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from client.downloads import download_student
+from client.errors import DownloadError, JobFailedError, WaitTimeoutError
+from client.event_stream import stream_events
+from client.models import Event, JobState, Page, StoredFile
+from client.transport import ANSWER_SECONDS, Transport
+from core.spec import DistillationSpec
+
+LONG_POLL_SECONDS = 30.0
+PAGE = 200
+
+
+class Job:
+    """A job of the service.
+
+    Attributes
+    ----------
+    state
+        All that was known of the job when the service was last asked.
+    """
+
+    def __init__(self, transport: Transport, state: JobState) -> None:
+        self._transport = transport
+        self.state = state
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.state.id
+
+    @property
+    def status(self) -> str:
+        """The last known status."""
+        return self.state.status
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What was measured, once the job has succeeded."""
+        return self.state.result
+
+    def __repr__(self) -> str:
+        return f"<Job {self.state.id} {self.state.status}>"
+
+    def refresh(self) -> "Job":
+        """Ask the service for the job's present state."""
+        self.state = self._transport.read(JobState, self._path())
+        return self
+
+    def wait(
+        self,
+        on_progress: Callable[["Job"], object] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> "Job":
+        """Wait until the job has succeeded.
+
+        Parameters
+        ----------
+        on_progress
+            Called with the job at once and after every change.
+        timeout_seconds
+            Longest time to wait; for ever by default.
+
+        Raises
+        ------
+        JobFailedError
+            If the job fails or is cancelled.
+        WaitTimeoutError
+            If the time is over; the job goes on.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self.refresh()
+        while True:
+            if on_progress is not None:
+                on_progress(self)
+            if self.state.has_ended:
+                break
+            self._await_change(deadline)
+        if self.state.status != "succeeded":
+            raise JobFailedError(self.state)
+        return self
+
+    def _await_change(self, deadline: float | None) -> None:
+        version = self.state.version
+        while self.state.version == version:
+            left = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimeoutError(f"job {self.state.id} is still {self.state.status}")
+            wait = min(left, LONG_POLL_SECONDS)
+            answer = self._transport.request(
+                "GET",
+                self._path(),
+                parameters={"wait": round(wait, 3)},
+                headers={"If-None-Match": f'W/"{version}"'},
+                answer_seconds=wait + ANSWER_SECONDS,
+            )
+            if answer.status_code != httpx.codes.NOT_MODIFIED:
+                self.state = JobState.model_validate(answer.json())
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Yield what happens to the job, from the event after a sequence number up to the job's end."""
+        return stream_events(self._transport, self._path("events"), after)
+
+    def cancel(self) -> "Job":
+        """Cancel the job, or ask its worker to stop; asking twice is harmless."""
+        answer = self._transport.request("POST", self._path("cancel"))
+        self.state = JobState.model_validate(answer.json())
+        return self
+
+    def artifacts(self) -> list[StoredFile]:
+        """List the files that the job has left, each with a link to it."""
+        return self._transport.read(Page[StoredFile], self._path("artifacts")).items
+
+    def download(
+        self, directory: str | Path, on_progress: Callable[[int, int], object] | None = None
+    ) -> Path:
+        """Fetch the student into a folder that diffusers loads.
+
+        An interrupted download goes on where it stopped; the folder appears when everything has arrived and
+        been checked.
+
+        Parameters
+        ----------
+        directory
+            Made if it is missing; an earlier student in it is replaced.
+        on_progress
+            Called with the bytes that have arrived and all bytes.
+
+        Raises
+        ------
+        DownloadError
+            If the job has no student, the folder holds something else, or the content is not as announced.
+        """
+        return download_student(self._find_student, Path(directory), on_progress)
+
+    def _find_student(self) -> StoredFile:
+        archives = [file for file in self.artifacts() if file.kind == "student_archive"]
+        if not archives:
+            self.refresh()
+            raise DownloadError(f"job {self.state.id} is {self.state.status} and has no student to download")
+        return max(archives, key=lambda file: file.attempt)
+
+    def _path(self, part: str = "") -> str:
+        return f"/jobs/{self.state.id}" + (f"/{part}" if part else "")
+
+
+class Jobs:
+    """The jobs of a service."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, spec: DistillationSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Job:
+        """Submit a job.
+
+        A request that gets lost is sent again and still makes one job only.
+
+        Parameters
+        ----------
+        spec
+            What to do; what it leaves out is resolved by the service.
+        idempotency_key
+            Give the same key for the same submission from several processes; a fresh one by default.
+
+        Raises
+        ------
+        InvalidRequestError
+            It names the fields at fault and their allowed values.
+        """
+        body = (
+            spec.model_dump(mode="json", include=spec.model_fields_set)
+            if isinstance(spec, DistillationSpec)
+            else dict(spec)
+        )
+        key = idempotency_key or str(uuid.uuid4())
+        answer = self._transport.request("POST", "/jobs", body=body, headers={"Idempotency-Key": f'"{key}"'})
+        return Job(self._transport, JobState.model_validate(answer.json()))
+
+    def get(self, job_id: str) -> Job:
+        """Get one job; `NotFoundError` if there is none of that id."""
+        return Job(self._transport, self._transport.read(JobState, f"/jobs/{job_id}"))
+
+    def list(
+        self, *, status: str | None = None, teacher: str | None = None, limit: int = 20
+    ) -> Sequence[Job]:
+        """List the newest jobs, at most ``limit`` of them."""
+        found: list[JobState] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            page = self._transport.read(
+                Page[JobState],
+                "/jobs",
+                parameters={
+                    "status": status,
+                    "teacher": teacher,
+                    "limit": min(limit - len(found), PAGE),
+                    "after": cursor,
+                },
+            )
+            found += page.items
+            cursor = page.next
+            if not page.has_more:
+                break
+        return [Job(self._transport, state) for state in found]

@@ -1,0 +1,134 @@
+"""The shapes of the service's answers, as far as the client uses them.
+
+Fields that a newer service adds are ignored, so an older client keeps working; statuses, phases and event
+types are therefore plain text.
+"""
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+Item = TypeVar("Item")
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Answer(BaseModel):
+    """A frozen part of an answer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class JobState(Answer):
+    """A job as the service described it at one moment.
+
+    Attributes
+    ----------
+    progress
+        How far the whole job is, from 0 to 1.
+    eta_seconds
+        Estimated time to the end of the phase.
+    version
+        Grows with every change of the job.
+    """
+
+    id: str
+    status: str
+    phase: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    progress: float
+    eta_seconds: float | None = None
+    attempt: int
+    cancel_requested: bool = False
+    queue: str
+    teacher: str
+    student: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    spec: dict[str, Any] = {}
+    transitions: list[dict[str, Any]] = []
+    result: dict[str, Any] | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing about the job will change any more."""
+        return self.status in ENDED
+
+
+class Event(Answer):
+    """Something that happened to a job; ``sequence`` is 1 for its first event and has no gaps."""
+
+    sequence: int
+    at: datetime
+    type: str
+    attempt: int
+    data: dict[str, Any]
+
+    @property
+    def ends_the_job(self) -> bool:
+        """Whether no further event follows."""
+        return self.type == "status" and self.data.get("status") in ENDED
+
+
+class StoredFile(Answer):
+    """A file that a job left; ``url`` works for an hour without credentials."""
+
+    kind: str
+    attempt: int
+    step: int | None = None
+    path: str
+    size: int
+    sha256: str
+    url: str
+
+
+class StudentOption(Answer):
+    """A preset size that fits a teacher."""
+
+    student: str
+
+
+class Teacher(Answer):
+    """A model that a job may name as its teacher."""
+
+    id: str
+    family: str
+    title: str | None = None
+    description: str | None = None
+    parameters: int
+    licence: str | None = None
+    revision: str
+    students: list[StudentOption]
+
+
+class Page(Answer, Generic[Item]):
+    """One page of a list; ``next`` is the cursor of the page that follows."""
+
+    items: list[Item]
+    has_more: bool = False
+    next: str | None = None
+
+
+class FieldProblem(Answer):
+    """A field at fault, and what it may hold."""
+
+    field: str
+    message: str
+    allowed: list[str] | None = None
+
+
+class Problem(Answer):
+    """Why the service refused a request, in the shape of RFC 9457."""
+
+    type: str = "about:blank"
+    title: str = "The request failed"
+    status: int
+    detail: str = ""
+    request_id: str | None = None
+    errors: list[FieldProblem] = []

@@ -1,0 +1,154 @@
+"""Requests to the service: repeated while it is away, refused with typed errors.
+
+Only requests that may safely be sent twice go through here: reads, cancels, and creations that carry an
+idempotency key.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.errors import ApiUnreachableError, error_of
+from client.models import Problem
+
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+LONGEST_PAUSE_SECONDS = 30.0
+# Our own first try, given up as lost, may still be at work on the other side.
+FIRST_REQUEST_IN_PROGRESS = "urn:condenser:problem:request_in_progress"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def goes_direct(url: str) -> bool:
+    """Tell whether requests to a URL must not go through a proxy that the environment names."""
+    return urlsplit(url).hostname in LOOPBACK_HOSTS
+
+
+class Transport:
+    """Sends requests to one service.
+
+    Parameters
+    ----------
+    base_url
+        Where the service is.
+    pause
+        Waits for a number of seconds between two tries.
+    """
+
+    def __init__(self, base_url: str, pause: Callable[[float], None] = time.sleep) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.pause = pause
+        self._http = httpx.Client(
+            base_url=self.base_url,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=not goes_direct(base_url),
+            headers={"User-Agent": "condenser-client"},
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def read(self, model: type[Model], path: str, **options: Any) -> Model:
+        """Read a resource."""
+        return model.model_validate(self.request("GET", path, **options).json())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> httpx.Response:
+        """Send a request until it is answered.
+
+        Parameters
+        ----------
+        method, path
+            What to ask for.
+        parameters
+            Of the query; those that are None are left out.
+        body
+            Sent as JSON.
+        headers
+            Beside the usual ones.
+        answer_seconds
+            Longest time until an answer.
+
+        Raises
+        ------
+        ApiError
+            If the service refuses the request.
+        ApiUnreachableError
+            If it cannot be reached.
+        """
+        request = self._http.build_request(
+            method,
+            path,
+            params={name: value for name, value in (parameters or {}).items() if value is not None},
+            json=body,
+            headers=dict(headers or {}),
+            timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
+        )
+        for pause in (*PAUSES_SECONDS, None):
+            try:
+                response = self._http.send(request)
+            except httpx.TransportError as error:
+                if pause is None:
+                    raise ApiUnreachableError(f"{self.base_url} does not answer: {error}") from error
+                self.pause(pause)
+                continue
+            if pause is None or not _may_change(response):
+                break
+            self.pause(max(pause, _retry_after(response)))
+        raise_for_problem(response)
+        return response
+
+    @contextmanager
+    def stream(
+        self, path: str, *, headers: Mapping[str, str], silence_seconds: float
+    ) -> Iterator[httpx.Response]:
+        """Open a stream, once; whoever reads it reopens it."""
+        timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS)
+        with self._http.stream("GET", path, headers=dict(headers), timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+            raise_for_problem(response)
+            yield response
+
+
+def raise_for_problem(response: httpx.Response) -> None:
+    """Raise the typed error of an answer that refuses the request."""
+    if response.is_error:
+        raise error_of(_problem_of(response))
+
+
+def _problem_of(response: httpx.Response) -> Problem:
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:
+        # Something between us and the service answered in its own words.
+        return Problem(status=response.status_code, title=response.reason_phrase or "The request failed")
+
+
+def _may_change(response: httpx.Response) -> bool:
+    """Tell whether the same request may be answered otherwise a little later."""
+    if response.status_code == httpx.codes.CONFLICT:
+        return _problem_of(response).type == FIRST_REQUEST_IN_PROGRESS
+    return response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+
+def _retry_after(response: httpx.Response) -> float:
+    seconds = response.headers.get("Retry-After", "")
+    return min(float(seconds), LONGEST_PAUSE_SECONDS) if seconds.isdigit() else 0.0

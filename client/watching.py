@@ -1,0 +1,145 @@
+"""What a watched job looks like: the figures that its events bring, as a live bar or as plain lines."""
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from client.models import Event
+from client.output import duration
+
+PLAIN_SHARE = 0.1
+
+
+@dataclass
+class Figures:
+    """Where a job is, as of the last event.
+
+    Attributes
+    ----------
+    done, total, unit
+        Of the present phase.
+    """
+
+    status: str = "queued"
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    eta_seconds: float | None = None
+    attempt: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def take(self, event: Event) -> None:
+        """Take in what an event says."""
+        data = event.data
+        self.attempt = event.attempt
+        if event.type == "status":
+            self.status, self.phase, self.done, self.total = data["status"], "", 0, 0
+        elif event.type == "phase":
+            self.phase, self.done, self.total, self.unit = data["phase"], 0, 0, ""
+            self.eta_seconds, self.metrics = None, {}
+        elif event.type == "progress":
+            self.phase, self.done, self.total = data["phase"], data["done"], data["total"]
+            self.unit, self.eta_seconds = data["unit"], data["eta_seconds"]
+        elif event.type == "metrics":
+            self.metrics = data["values"]
+
+    @property
+    def heading(self) -> str:
+        """The phase of a job that runs, the status of any other; and which attempt it is past the first."""
+        again = f" (attempt {self.attempt})" if self.attempt > 1 else ""
+        return (self.phase or self.status) + again
+
+    @property
+    def details(self) -> str:
+        """The figures in words."""
+        parts = [f"{self.done}/{self.total} {self.unit}"] if self.total else []
+        if "loss" in self.metrics:
+            parts.append(f"loss {self.metrics['loss']:.4g}")
+        if "samples_per_second" in self.metrics:
+            parts.append(f"{self.metrics['samples_per_second']:.0f} samples/s")
+        if self.eta_seconds is not None:
+            parts.append(f"ETA {duration(self.eta_seconds)}")
+        return "  ".join(parts)
+
+
+class Display(Protocol):
+    """Shows figures as they change."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+
+    def show(self, figures: Figures) -> None:
+        """Show the present figures."""
+
+
+class LiveBar:
+    """A bar that is redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description:<10}", markup=True),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[details]}", markup=False),
+            console=console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._task = self._progress.add_task("", total=None, details="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, figures: Figures) -> None:
+        """Redraw the bar."""
+        assert self._task is not None  # noqa: S101 (set on entering)
+        self._progress.update(
+            self._task,
+            description=figures.heading,
+            completed=figures.done,
+            total=figures.total or None,
+            details=figures.details,
+        )
+
+
+class PlainLines:
+    """A line for every phase and for every tenth of it, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: tuple[str, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to put back in order."""
+
+    def show(self, figures: Figures) -> None:
+        """Write a line if a tenth is full."""
+        tenth = int(figures.done / figures.total / PLAIN_SHARE) if figures.total else 0
+        if (figures.heading, tenth) == self._shown:
+            return
+        self._shown = figures.heading, tenth
+        line = f"{figures.heading}  {figures.details}".rstrip()
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def display_on(console: Console) -> Display:
+    """Choose how to show a job on a console."""
+    return LiveBar(console) if console.is_terminal else PlainLines(console)

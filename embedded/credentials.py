@@ -1,0 +1,32 @@
+"""Passwords and keys of one data folder: generated once, readable by the owner alone, never a default."""
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from embedded.files import write_private
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Everything that a client of the embedded servers must know to be let in."""
+
+    postgres_password: str = field(default_factory=_password)
+    valkey_password: str = field(default_factory=_password)
+    s3_access_key_id: str = field(default_factory=lambda: secrets.token_hex(10).upper())
+    s3_secret_access_key: str = field(default_factory=_password)
+    s3_internal_key: str = field(default_factory=lambda: secrets.token_hex(32))
+
+    @classmethod
+    def load_or_generate(cls, path: Path) -> "Credentials":
+        """Read the folder's credentials, made on first use."""
+        if path.exists():
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        credentials = cls()
+        write_private(path, json.dumps(asdict(credentials), indent=2))
+        return credentials

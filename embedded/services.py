@@ -1,0 +1,103 @@
+"""The service's own processes on top of the servers: migrations, the API, one Celery worker.
+
+They are started by their command lines, as an operator would; this package imports none of their code.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from embedded import processes
+from embedded.ports import LOOPBACK, PortBook
+from embedded.processes import Command
+from embedded.server import Site
+from embedded.state import Stack
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+READY_SECONDS = 60.0
+# A worker that is told to stop lets its trainer write a checkpoint first.
+WORKER_GRACE_SECONDS = 60.0
+
+
+def start_services(
+    stack: Stack, site: Site, environ: Mapping[str, str], report: Callable[[str], None]
+) -> Stack:
+    """Migrate the database, then start the API and a worker and wait until both answer."""
+    environment = {**environ, **stack.environment()}
+    report("database: migrating")
+    _migrate(site, environment)
+
+    report("api: starting")
+    port = PortBook(site.data_dir / "ports.json").take(["api"])["api"]
+    api_url = f"http://{LOOPBACK}:{port}"
+    stack = _start(stack, _api_command(site, environment, port), lambda: _answers(f"{api_url}/readyz"))
+
+    report("worker: starting")
+    node = f"condenser-{os.getpid()}@{socket.gethostname()}"
+    stack = _start(
+        stack,
+        _worker_command(site, environment, node),
+        lambda: _consumes(environment["REDIS_URL"], node),
+    )
+
+    stack = stack.model_copy(update={"api_url": api_url})
+    stack.save()
+    return stack
+
+
+def _migrate(site: Site, environment: Mapping[str, str]) -> None:
+    arguments = [sys.executable, "-m", "alembic", "-c", str(REPOSITORY / "alembic.ini"), "upgrade", "head"]
+    processes.run(
+        Command("migrations", arguments, REPOSITORY, site.log("migrations"), environment),
+        mark=str(site.data_dir),
+    )
+
+
+def _api_command(site: Site, environment: Mapping[str, str], port: int) -> Command:
+    arguments = [
+        *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"),
+        *("--host", LOOPBACK, "--port", str(port), "--no-server-header", "--timeout-graceful-shutdown", "5"),
+    ]
+    return Command("api", arguments, folder=REPOSITORY, log=site.log("api"), environment=environment)
+
+
+def _worker_command(site: Site, environment: Mapping[str, str], node: str) -> Command:
+    arguments = [
+        *(sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--hostname", node),
+        *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
+    ]
+    return Command(
+        "worker",
+        arguments,
+        folder=REPOSITORY,
+        log=site.log("worker"),
+        environment=environment,
+        grace_seconds=WORKER_GRACE_SECONDS,
+    )
+
+
+def _start(stack: Stack, command: Command, ready: Callable[[], bool]) -> Stack:
+    record = processes.spawn(command, mark=str(stack.data_dir))
+    stack = stack.model_copy(update={"processes": [*stack.processes, record]})
+    stack.save()
+    processes.await_ready(record, command, ready, READY_SECONDS)
+    return stack
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _consumes(broker_url: str, node: str) -> bool:
+    """Ask a worker over the broker whether it is there; it answers while it works, too."""
+    from celery import Celery  # takes a while to import, and servers alone need none of it
+
+    with Celery(broker=broker_url, set_as_current=False) as celery:
+        return bool(celery.control.ping(destination=[node], timeout=1))

@@ -1,0 +1,148 @@
+"""The ``condenser`` command as people and scripts run it, against the real API."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import Condenser
+from store.endings import Ending
+from tests.client.conftest import Worker
+from tests.client.test_downloads import archive as archive
+from tests.client.test_downloads import job as succeeded_job
+from tests.client.test_jobs import SPEC, progress
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from client.cli import app; app()"]
+job = succeeded_job
+
+
+@pytest.fixture
+def environment(api_url: str) -> dict[str, str]:
+    return {**os.environ, "CONDENSER_URL": api_url, "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Any:
+    """Run the command to its end, in a folder of the test's own."""
+
+    def run(*arguments: str, code: int = 0, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+        ended = subprocess.run(
+            [*COMMAND, *arguments], input=text, capture_output=True, text=True, env=environment, cwd=tmp_path
+        )
+        assert ended.returncode == code, ended.stderr
+        return ended
+
+    return run
+
+
+def test_submit_from_a_file_with_options_over_it(run: Any, condenser: Condenser, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC | {"student": "b-tiny", "seed": 1}))
+    (tmp_path / "captions.txt").write_text("one\n\ntwo \nthree\n")
+    ended = run(
+        *("submit", "spec.json", "--student", "0.5", "--captions", "captions.txt", "--drawn", "2"),
+        *("--steps", "7", "--set", "training.ema_decay=0.5", "--set", "evaluation.sampler=ddim"),
+    )
+    spec = condenser.jobs.get(ended.stdout.strip()).state.spec
+    assert spec["student"] == {"width": 0.5}
+    assert spec["captions"]["texts"] == ["one", "two", "three"]
+    assert spec["drawn"] == {"count": 2}
+    assert (spec["training"]["steps"], spec["training"]["ema_decay"]) == (7, 0.5)
+    assert (spec["evaluation"]["sampler"], spec["seed"]) == ("ddim", 1)
+
+
+def test_submit_from_standard_input(run: Any) -> None:
+    assert json.loads(run("submit", "-", "--json", text=json.dumps(SPEC)).stdout)["status"] == "queued"
+
+
+def test_a_refused_submission_names_field_and_choice(run: Any) -> None:
+    refused = run("submit", "--teacher", "nobody", code=1)
+    assert refused.stdout == ""
+    assert "teacher: There is no teacher of that id. (allowed: tiny)" in refused.stderr
+
+
+def test_list_and_show(run: Any, condenser: Condenser) -> None:
+    job = condenser.jobs.create(SPEC)
+    assert run("list").stdout.split("\t")[:2] == [job.id, "queued"]
+    assert [known["id"] for known in json.loads(run("list", "--json").stdout)] == [job.id]
+    assert json.loads(run("show", job.id, "--json").stdout)["spec"]["teacher"] == "tiny"
+    assert "queued" in run("show", job.id).stdout
+    assert "Not found" in run("show", "nothing", code=1).stderr
+
+
+def test_cancel(run: Any, condenser: Condenser) -> None:
+    job = condenser.jobs.create(SPEC)
+    assert run("cancel", job.id).stdout == "cancelled\n"
+    assert "already" in run("cancel", job.id, code=1).stderr
+
+
+def test_teachers(run: Any) -> None:
+    assert run("teachers").stdout.startswith("tiny\tsd1\t0.0M\tnot stated\tb-base ")
+    assert json.loads(run("teachers", "--json").stdout)[0]["id"] == "tiny"
+
+
+def test_watch_tells_the_figures_and_the_end(run: Any, condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC)
+    worker.take(job.id)
+    worker.report(
+        ("phase", {"phase": "training"}),
+        ("metrics", {"step": 1, "values": {"loss": 0.25, "samples_per_second": 12.0}}),
+        ("progress", progress(10) | {"eta_seconds": 61.0}),
+    )
+    worker.succeed({})
+    told = run("watch", job.id).stderr
+    assert "training  10/20 steps  loss 0.25  12 samples/s  ETA 1:01" in told
+    assert "succeeded" in told
+
+
+def test_watch_of_a_failed_job_fails_with_the_hint(run: Any, condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC)
+    worker.take(job.id)
+    worker.fail(Ending("diverged", "The loss is not finite.", "Lower the rate."))
+    assert "Lower the rate." in run("watch", job.id, code=1).stderr
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_job(
+    environment: dict[str, str], condenser: Condenser, worker: Worker
+) -> None:
+    job = condenser.jobs.create(SPEC)
+    worker.take(job.id)
+    watching = subprocess.Popen(
+        [*COMMAND, "watch", job.id], stderr=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+    )
+    assert watching.stderr is not None
+    assert watching.stderr.readline() == "queued\n"
+    watching.send_signal(signal.SIGINT)
+    _, told = watching.communicate()
+    assert watching.returncode == 130
+    assert "the job goes on" in told
+    assert condenser.jobs.get(job.id).status == "running"
+
+
+def test_download(run: Any, job: Any, tmp_path: Path) -> None:
+    folder = run("download", job.id).stdout.strip()
+    assert Path(folder) == tmp_path / f"student-{job.id}"
+    assert (Path(folder) / "manifest.json").is_file()
+
+
+def test_without_a_service_the_command_says_how_to_get_one(tmp_path: Path) -> None:
+    without = {name: value for name, value in os.environ.items() if name != "CONDENSER_URL"}
+    ended = subprocess.run(
+        [*COMMAND, "list"],
+        capture_output=True,
+        text=True,
+        env=without | {"PYTHONPATH": str(REPOSITORY)},
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 1
+    assert "condenser up" in ended.stderr
+
+
+def test_the_command_starts_without_torch() -> None:
+    script = "import sys, client.cli; sys.exit('torch' in sys.modules or 'psycopg' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY)

@@ -1,0 +1,103 @@
+"""Students come whole and unharmed, or not at all."""
+
+import json
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from client import Condenser, DownloadError
+from client.downloads import download_student
+from client.errors import DirectoryTakenError
+from client.jobs import Job
+from store.objects import ObjectStore
+from store.settings import Settings
+from tests.client.conftest import Worker
+from tests.client.network import relay_to
+from tests.client.test_jobs import SPEC
+
+WEIGHTS = bytes(range(256)) * 4_000
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "made.zip"
+    with zipfile.ZipFile(path, "w") as content:
+        content.writestr("unet/weights.safetensors", WEIGHTS)
+        content.writestr("manifest.json", json.dumps({"format": 1}))
+    return path
+
+
+@pytest.fixture
+def job(condenser: Condenser, worker: Worker, archive: Path) -> Job:
+    """A job that has succeeded."""
+    job = condenser.jobs.create(SPEC)
+    worker.take(job.id)
+    worker.leave_student(archive)
+    worker.succeed({})
+    return job
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_student_is_unpacked_and_nothing_else_is_left(job: Job, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    target = tmp_path / "to" / "student"
+    assert job.download(target, on_progress=lambda have, size: seen.append((have, size))) == target
+    assert files_of(tmp_path / "to") == ["student/manifest.json", "student/unet/weights.safetensors"]
+    assert (target / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
+    assert seen[-1][0] == seen[-1][1] > len(WEIGHTS)
+
+
+def test_an_earlier_student_is_replaced(job: Job, tmp_path: Path) -> None:
+    target = job.download(tmp_path / "student")
+    (target / "unet" / "old.bin").write_bytes(b"")
+    job.download(target)
+    assert files_of(target) == ["manifest.json", "unet/weights.safetensors"]
+
+
+def test_a_folder_with_other_files_is_left_alone(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DirectoryTakenError):
+        job.download(tmp_path / "mine")
+    assert files_of(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_a_download_goes_on_where_it_broke_off(job: Job, settings: Settings, tmp_path: Path) -> None:
+    (file,) = job.artifacts()
+    assert settings.s3_endpoint_url is not None
+    arrived: list[int] = []
+    with relay_to(settings.s3_endpoint_url) as relay:
+        # The link is signed together with the host that it names.
+        behind_relay = ObjectStore(settings.model_copy(update={"s3_public_endpoint_url": relay.url}))
+        key = urlsplit(file.url).path.removeprefix(f"/{settings.s3_bucket}/")
+        through_relay = file.model_copy(update={"url": behind_relay.presigned_get(key, expires_seconds=60)})
+        relay.cut_after = 300_000
+        download_student(lambda: through_relay, tmp_path / "student", lambda have, _: arrived.append(have))
+        assert relay.connections == 2
+    assert (tmp_path / "student" / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
+    assert arrived == sorted(arrived), "nothing was fetched twice"
+
+
+def test_a_broken_remainder_of_an_earlier_try_is_thrown_away(job: Job, tmp_path: Path) -> None:
+    (file,) = job.artifacts()
+    (tmp_path / f".student.{file.sha256[:16]}.part").write_bytes(b"x" * 1_000)
+    job.download(tmp_path / "student")
+    assert (tmp_path / "student" / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
+
+
+def test_content_that_is_not_as_announced_is_refused(job: Job, tmp_path: Path) -> None:
+    (file,) = job.artifacts()
+    forged = file.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(DownloadError, match="SHA-256"):
+        download_student(lambda: forged, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_job_without_a_student_says_so(condenser: Condenser, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="queued and has no student"):
+        condenser.jobs.create(SPEC).download(tmp_path / "student")

@@ -1,0 +1,177 @@
+"""Jobs through the client, against the real API."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from client import (
+    ApiUnreachableError,
+    Condenser,
+    ConflictError,
+    InvalidRequestError,
+    JobFailedError,
+    NotFoundError,
+    WaitTimeoutError,
+)
+from client.transport import Transport
+from core.spec import DistillationSpec, InlineCaptions
+from store.endings import Ending
+from tests.client.conftest import Worker
+from tests.client.network import relay_to
+
+SPEC = {"teacher": "tiny", "captions": {"kind": "inline", "texts": ["cat", "dog"]}}
+
+
+def test_create_get_and_list(condenser: Condenser) -> None:
+    first = condenser.jobs.create(SPEC)
+    second = condenser.jobs.create(SPEC | {"student": {"width": 0.5}})
+    assert first.status == "queued"
+    assert second.state.student == "width-0.5"
+    assert condenser.jobs.get(first.id).state == first.refresh().state
+    assert [job.id for job in condenser.jobs.list()] == [second.id, first.id]
+    assert condenser.jobs.list(status="running") == []
+
+
+def test_list_goes_over_pages_until_the_limit(condenser: Condenser, monkeypatch: Any) -> None:
+    ids = [condenser.jobs.create(SPEC).id for _ in range(5)]
+    monkeypatch.setattr("client.jobs.PAGE", 2)
+    assert [job.id for job in condenser.jobs.list()] == ids[::-1]
+    assert [job.id for job in condenser.jobs.list(limit=3)] == ids[:1:-1]
+
+
+def test_a_typed_specification_leaves_what_it_does_not_say_to_the_service(condenser: Condenser) -> None:
+    spec = DistillationSpec(teacher="tiny", captions=InlineCaptions(texts=["cat", "dog"]))
+    assert condenser.jobs.create(spec).state.spec["drawn"] == {"count": 2}
+
+
+def test_a_refused_specification_names_the_field(condenser: Condenser) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        condenser.jobs.create(SPEC | {"teacher": "nobody"})
+    assert refused.value.problem.errors[0].field == "teacher"
+    assert refused.value.problem.errors[0].allowed == ["tiny"]
+    assert "allowed: tiny" in str(refused.value)
+
+
+def test_an_unknown_job_is_not_found(condenser: Condenser) -> None:
+    with pytest.raises(NotFoundError):
+        condenser.jobs.get("nothing")
+
+
+def test_cancel(condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC)
+    assert job.cancel().status == "cancelled"
+    running = condenser.jobs.create(SPEC)
+    worker.take(running.id)
+    assert running.cancel().state.cancel_requested
+    worker.succeed({})
+    with pytest.raises(ConflictError):
+        running.cancel()
+
+
+def test_wait_reports_every_change_and_ends_with_the_job(condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC)
+    seen: list[tuple[str, str | None]] = []
+
+    def move_on(changed: Any) -> None:
+        seen.append((changed.status, changed.state.phase))
+        if changed.status == "queued":
+            worker.take(job.id)
+        elif changed.state.phase is None:
+            worker.report(("phase", {"phase": "training"}))
+        elif changed.status == "running":
+            worker.succeed({"student": {"parameters": 5}})
+
+    assert job.wait(on_progress=move_on).result == {"student": {"parameters": 5}}
+    statuses = [status for status, _ in seen]
+    assert statuses[0] == "queued"
+    assert statuses[-1] == "succeeded"
+    assert ("running", "training") in seen
+
+
+def test_wait_raises_when_the_job_fails(condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC)
+    worker.take(job.id)
+    worker.fail(Ending(reason="diverged", message="The loss is not finite.", hint="Lower the rate."))
+    with pytest.raises(JobFailedError, match=r"diverged: The loss is not finite\.: Lower the rate\."):
+        job.wait()
+
+
+def test_wait_gives_up_when_its_time_is_over(condenser: Condenser) -> None:
+    with pytest.raises(WaitTimeoutError, match="queued"):
+        condenser.jobs.create(SPEC).wait(timeout_seconds=0.2)
+
+
+def test_events_come_in_order_without_gaps_though_the_stream_breaks(api_url: str, worker: Worker) -> None:
+    with relay_to(api_url) as relay, Condenser(relay.url) as condenser:
+        job = condenser.jobs.create(SPEC)
+        relay.cut_after = 600
+        condenser.close()
+        with Condenser(relay.url) as watching:
+            events = watching.jobs._transport and job_events(watching, job.id)
+            first = next(events)
+            assert (first.sequence, first.data["status"]) == (1, "queued")
+            worker.take(job.id)
+            worker.report(*(("progress", progress(done)) for done in range(20)))
+            worker.succeed({})
+            rest = list(events)
+    assert [event.sequence for event in rest] == list(range(2, len(rest) + 2))
+    assert rest[-1].ends_the_job
+    assert relay.connections > 2
+
+
+def job_events(condenser: Condenser, job_id: str) -> Any:
+    return condenser.jobs.get(job_id).events()
+
+
+def progress(done: int) -> dict[str, Any]:
+    return {"phase": "training", "done": done, "total": 20, "unit": "steps", "eta_seconds": None}
+
+
+def test_events_of_an_ended_job_end_at_once(condenser: Condenser) -> None:
+    job = condenser.jobs.create(SPEC).cancel()
+    assert [event.type for event in job.events()] == ["status", "status"]
+    assert list(job.events(after=2)) == []
+
+
+def test_a_lost_answer_to_a_submission_makes_one_job(api_url: str) -> None:
+    with relay_to(api_url) as relay, Condenser(relay.url) as condenser:
+        relay.lose_answers = 1
+        job = condenser.jobs.create(SPEC)
+        assert [known.id for known in condenser.jobs.list()] == [job.id]
+    assert relay.connections == 2
+
+
+def test_requests_are_repeated_while_the_service_is_away(api_url: str) -> None:
+    with relay_to(api_url) as relay, Condenser(relay.url) as condenser:
+        relay.refuse = 2
+        assert condenser.teachers.list()[0].id == "tiny"
+
+
+def test_a_service_that_stays_away_is_unreachable() -> None:
+    pauses: list[float] = []
+    transport = Transport("http://127.0.0.1:9", pause=pauses.append)
+    with pytest.raises(ApiUnreachableError, match=r"127\.0\.0\.1:9 does not answer"):
+        transport.request("GET", "/jobs")
+    transport.close()
+    assert len(pauses) == 5
+
+
+def test_several_submissions_with_one_key_make_one_job(condenser: Condenser) -> None:
+    made: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: made.append(condenser.jobs.create(SPEC, "the-same-key").id))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 4
+    assert len(set(made)) == 1
+
+
+def test_teachers_say_which_students_fit(condenser: Condenser) -> None:
+    (teacher,) = condenser.teachers.list()
+    assert (teacher.id, teacher.family, teacher.parameters) == ("tiny", "sd1", 16)
+    assert "b-small" in [option.student for option in teacher.students]
