@@ -58,6 +58,7 @@ def draw_picture(spec: Mapping[str, Any], student: Path, directory: Path) -> Pat
         input=json.dumps(request),
         text=True,
         cwd=BUNDLED_TEACHERS.parent,
+        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"},  # it speaks while it is being imported
         check=False,
     )
     if ended.returncode:

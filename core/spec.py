@@ -39,8 +39,10 @@ __all__ = [
 MAX_CAPTION_CHARACTERS = 1_000
 MAX_INLINE_CAPTIONS = 10_000
 
+NO_NUL = r"^[^\x00]*$"  # neither Postgres nor a file name can hold that character
 Caption = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CAPTION_CHARACTERS)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CAPTION_CHARACTERS, pattern=NO_NUL),
 ]
 
 
@@ -55,7 +57,7 @@ class FileCaptions(SpecModel):
     """Captions in a UTF-8 text file, one a line, on the machine that does the work."""
 
     kind: Literal["file"] = "file"
-    path: str = Field(min_length=1, max_length=4_096)
+    path: str = Field(min_length=1, max_length=4_096, pattern=NO_NUL)
 
 
 class BundledCaptions(SpecModel):
@@ -183,6 +185,7 @@ class DistillationSpec(SpecModel):
     teacher: str = Field(
         min_length=1,
         max_length=512,
+        pattern=NO_NUL,
         description="Id of a teacher, as listed by GET /teachers.",
         examples=["emoji-64"],
     )

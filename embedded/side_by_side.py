@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import BaseModel
@@ -63,7 +65,8 @@ class Drawings:
 def draw(folder: Path, request: Request) -> Drawings:
     """Draw every prompt alone, as a user would, so that the time is that of one picture."""
     # diffusers has no types for these two
-    pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)  # type: ignore[no-untyped-call]
+    pipeline = DiffusionPipeline.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    pipeline.to(torch.float32)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(  # type: ignore[no-untyped-call]
         pipeline.scheduler.config
     )
@@ -92,11 +95,16 @@ def compose(request: Request, teacher: Drawings, student: Drawings) -> Image.Ima
     bands = [(title, numbers) for title, numbers in bands if numbers]
     columns = max(len(numbers) for _, numbers in bands)
     band_height = BAND_TITLE_HEIGHT + 2 * (CELL + GAP) + CAPTION_HEIGHT
-    size = (LABEL_WIDTH + columns * (CELL + GAP) + GAP, TITLE_HEIGHT + len(bands) * band_height)
-    sheet = Image.new("RGB", size, PAPER)
+    titles = (
+        (f"{request.title}: same prompts, same seeds", 17),
+        (f"{teacher.describe('teacher')}.  {student.describe('student')}.", 13),
+    )
+    widths = [ImageFont.load_default(size=points).getlength(text) for text, points in titles]
+    width = max(LABEL_WIDTH + columns * (CELL + GAP), round(max(widths)) + GAP) + GAP
+    sheet = Image.new("RGB", (width, TITLE_HEIGHT + len(bands) * band_height), PAPER)
     pen = ImageDraw.Draw(sheet)
-    _write(pen, (GAP, GAP), f"{request.title}: same prompts, same seeds", 17)
-    _write(pen, (GAP, GAP + 24), f"{teacher.describe('teacher')}.  {student.describe('student')}.", 13)
+    for line, (text, points) in enumerate(titles):
+        _write(pen, (GAP, GAP + 24 * line), text, points)
     for band, (title, numbers) in enumerate(bands):
         top = TITLE_HEIGHT + band * band_height
         _write(pen, (GAP, top + 5), title, 13, FAINT)
@@ -129,6 +137,9 @@ def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: in
 
 def main() -> None:
     """Draw what standard input asks for."""
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     request = Request.model_validate_json(sys.stdin.read())
     teacher, student = draw(request.teacher, request), draw(request.student, request)
     partial = request.picture.with_suffix(".part")

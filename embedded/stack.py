@@ -6,7 +6,7 @@ bears the data folder's mark. What was given an address by the user is neither s
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import sleep
@@ -196,8 +196,10 @@ def _end_everything(data_dir: Path, report: Report = _silent) -> bool:
     try:
         for record in reversed(stack.processes if stack else []):
             if record.find() is not None:
-                report(f"{record.name}: stopping")
                 was_there = True
+                # The terminal may be gone; the processes still have to go in order.
+                with suppress(OSError):
+                    report(f"{record.name}: stopping")
             processes.end(record)
     finally:
         leftovers = list(processes.marked(str(data_dir)))

@@ -19,7 +19,6 @@ from store.database import Page
 from store.endings import CANCELLED, GOOD_END, WORKER_LOST, WORKER_STOPPED, Ending, trainer_crashed
 from store.errors import (
     InvalidCursorError,
-    InvalidInputError,
     JobFinishedError,
     LeaseLostError,
     NotFoundError,
@@ -80,8 +79,6 @@ def create_job(
     Job
         The job with its transitions.
     """
-    if "\\u0000" in spec.model_dump_json():
-        raise InvalidInputError("Text must not contain the NUL character.")
     job_id = job_id or new_job_id(now)
     if idempotency is not None:
         bound = reserve(session, idempotency, job_id=job_id, now=now)

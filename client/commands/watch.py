@@ -46,7 +46,8 @@ def show_progress(job: Job) -> None:
             figures.take(event)
             if event.type == "warning":
                 tell(f"warning: {event.data['message']}")
-            display.show(figures)
+            if not event.ends_the_job:
+                display.show(figures)
     job.refresh()
 
 

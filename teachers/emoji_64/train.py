@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer
 from teachers.emoji_64 import clip, unet, vae
 from teachers.emoji_64.concepts import fetch_packages, read_concepts
 from teachers.emoji_64.measure import measure
+from teachers.emoji_64.model_card import write_model_card
 from teachers.emoji_64.pictures import PictureBook
 from teachers.emoji_64.pipeline import text_encoder_of, write_pipeline
 from teachers.emoji_64.tokenizer import train_tokenizer
@@ -49,9 +50,6 @@ def run_step(step: str, arguments: argparse.Namespace) -> None:
     if step == "tokenizer":
         train_tokenizer(concepts).save_pretrained(work / "tokenizer")
         return None
-    if step == "measure":
-        rich.print(measure(concepts, weights, seed))
-        return None
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     if step == "unet":
         text_encoder = text_encoder_of(clip.load_clip(tokenizer, work))
@@ -65,7 +63,11 @@ def run_step(step: str, arguments: argparse.Namespace) -> None:
         return vae.train_decoder(concepts, book, work, seed)
     if step == "latents":
         return unet.encode_pictures(concepts, book, vae.load_vae(work), work)
-    return write_pipeline(concepts, book, tokenizer, work, weights)
+    if step == "pipeline":
+        return write_pipeline(concepts, book, tokenizer, work, weights)
+    quality = measure(concepts, book, weights, seed)
+    rich.print(quality)
+    return write_model_card(concepts, quality, weights)
 
 
 if __name__ == "__main__":

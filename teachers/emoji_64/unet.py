@@ -24,7 +24,7 @@ from teachers.emoji_64.training import FitSettings, fit, load_average, rank_and_
 from teachers.emoji_64.vae import LATENT_CHANNELS, LATENTS_FILE
 
 CHECKPOINT = "unet"
-SETTINGS = FitSettings(steps=1_600, learning_rate=1.2e-3, ema_decay=0.998, checkpoint_every=100)
+SETTINGS = FitSettings(steps=1_400, learning_rate=1.2e-3, ema_decay=0.998, checkpoint_every=100)
 BATCH_SIZE = 128
 BLANK_PROBABILITY = 0.1
 MIN_SNR_GAMMA = 5.0

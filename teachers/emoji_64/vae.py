@@ -31,7 +31,7 @@ SETTINGS = FitSettings(
     checkpoint_every=250,
 )
 DECODER_SETTINGS = FitSettings(
-    steps=6_000, learning_rate=1e-3, warmup_steps=100, weight_decay=0.0, ema_decay=0.998
+    steps=3_000, learning_rate=8e-4, warmup_steps=50, weight_decay=0.0, ema_decay=0.998
 )
 BATCH_SIZE = 8
 LATENT_NOISE = 0.1
