@@ -33,6 +33,16 @@ SUBCATEGORIES_BY_CATEGORY: dict[str, tuple[str, ...] | None] = {
     ),
     "People & Body": ("body-parts",),
 }
+DRAWN_CATEGORIES = ("Animals & Nature", "Food & Drink")
+DRAWN_SUBCATEGORIES = (
+    "transport-ground",
+    "transport-air",
+    "transport-water",
+    "musical-instrument",
+    "sport",
+    "heart",
+    "face-costume",
+)
 UNLEARNABLE_NAME = re.compile(r"oclock|thirty")
 MAX_ALIASES = 2
 
@@ -46,6 +56,11 @@ class Concept:
     category: str
     subcategory: str
     picture: Path
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the finished teacher draws it; the others only widen what its networks have seen."""
+        return self.category in DRAWN_CATEGORIES or self.subcategory in DRAWN_SUBCATEGORIES
 
 
 def fetch_packages(directory: Path) -> None:

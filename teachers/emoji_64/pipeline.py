@@ -31,8 +31,11 @@ def write_pipeline(
     pipeline.save_pretrained(weights, max_shard_size=MAX_SHARD_SIZE)
     _declare_float32(weights / "text_encoder" / "config.json")
     _write_evaluation_clip(clip, weights / "evaluation_clip")
-    _write_references(concepts, book, clip, weights)
-    (weights / CAPTIONS_FILE).write_text("".join(f"{caption}\n" for caption in every_caption(concepts)))
+    drawn = [index for index, concept in enumerate(concepts) if concept.is_drawn]
+    _write_references(concepts, drawn, book, clip, weights)
+    (weights / CAPTIONS_FILE).write_text(
+        "".join(f"{caption}\n" for caption in every_caption([concepts[index] for index in drawn]))
+    )
     description = {
         "id": "emoji-64",
         "name": "Emoji 64: Stable Diffusion in miniature",
@@ -89,14 +92,23 @@ def _write_evaluation_clip(clip: CLIPModel, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _write_references(concepts: Sequence[Concept], book: PictureBook, clip: CLIPModel, weights: Path) -> None:
-    plain = [CaptionedPicture(index, 0, 0, concept.name) for index, concept in enumerate(concepts)]
+def _write_references(
+    concepts: Sequence[Concept], drawn: Sequence[int], book: PictureBook, clip: CLIPModel, weights: Path
+) -> None:
+    plain = [CaptionedPicture(index, 0, 0, concepts[index].name) for index in drawn]
     embeddings = [
         embed_pictures(clip, book.compose(plain[start : start + EMBEDDING_BATCH]))
         for start in range(0, len(plain), EMBEDDING_BATCH)
     ]
     save_file({"embeddings": torch.cat(embeddings).half()}, weights / "references.safetensors")
-    names = [{"name": c.name, "captions": [c.name, *c.aliases], "category": c.category} for c in concepts]
+    names = [
+        {
+            "name": concepts[index].name,
+            "captions": [concepts[index].name, *concepts[index].aliases],
+            "category": concepts[index].category,
+        }
+        for index in drawn
+    ]
     (weights / "references.json").write_text(json.dumps(names, indent=0) + "\n")
 
 

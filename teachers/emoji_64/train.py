@@ -65,9 +65,10 @@ def run_step(step: str, arguments: argparse.Namespace) -> None:
         return unet.encode_pictures(concepts, book, vae.load_vae(work), work)
     if step == "pipeline":
         return write_pipeline(concepts, book, tokenizer, work, weights)
-    quality = measure(concepts, book, weights, seed)
+    drawn = [concept for concept in concepts if concept.is_drawn]
+    quality = measure(drawn, PictureBook(drawn), weights, seed)
     rich.print(quality)
-    return write_model_card(concepts, quality, weights)
+    return write_model_card(drawn, quality, weights)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ from teachers.emoji_64.vae import LATENT_CHANNELS, LATENTS_FILE
 
 CHECKPOINT = "unet"
 SETTINGS = FitSettings(steps=1_400, learning_rate=1.2e-3, ema_decay=0.998, checkpoint_every=100)
+FOCUS_CHECKPOINT = "unet_focus"
+FOCUS_SETTINGS = FitSettings(
+    steps=800, learning_rate=1e-3, warmup_steps=30, ema_decay=0.995, checkpoint_every=50
+)
 BATCH_SIZE = 128
 BLANK_PROBABILITY = 0.1
 MIN_SNR_GAMMA = 5.0
@@ -79,7 +83,11 @@ def train_unet(
     work: Path,
     seed: int,
 ) -> None:
-    """Train the U-Net to predict the noise; its checkpoint is left below `work`."""
+    """Train the U-Net to predict the noise, on all concepts and then on those that it is to draw.
+
+    Drawing is learnt concept by concept: what takes few steps for all of them together, colours,
+    backgrounds and sizes, is learnt on the wide set; the rest of the time goes to the concepts that are kept.
+    """
     torch.manual_seed(seed)
     unet = build_unet().train()
     latents = load_file(work / LATENTS_FILE)["latents"]
@@ -88,7 +96,7 @@ def train_unet(
     share = BATCH_SIZE // rank_and_world()[1]
 
     def batch_loss(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
-        chosen = rng.choice(len(concepts), share)
+        chosen = rng.choice(learnt, share)
         wanted = [random_captioned_picture(rng, concepts, int(concept)) for concept in chosen]
         captions = ["" if rng.random() < BLANK_PROBABILITY else w.caption for w in wanted]
         condition = encode_captions(captions, tokenizer, text_encoder)
@@ -101,7 +109,11 @@ def train_unet(
         squared_error = (predicted - noise).square().mean(dim=(1, 2, 3))
         return (weight_by_timestep[t] * squared_error).mean()
 
-    fit(CHECKPOINT, work, unet, batch_loss, SETTINGS)
+    learnt = np.arange(len(concepts))
+    average = fit(CHECKPOINT, work, unet, batch_loss, SETTINGS)
+    unet.load_state_dict(average)
+    learnt = np.flatnonzero([concept.is_drawn for concept in concepts])
+    fit(FOCUS_CHECKPOINT, work, unet, batch_loss, FOCUS_SETTINGS)
 
 
 def encode_captions(
@@ -116,5 +128,5 @@ def encode_captions(
 def load_unet(work: Path) -> UNet2DConditionModel:
     """Load the trained U-Net with its averaged weights, frozen and in evaluation mode."""
     unet = build_unet()
-    unet.load_state_dict(load_average(work, CHECKPOINT))
+    unet.load_state_dict(load_average(work, FOCUS_CHECKPOINT))
     return unet.eval().requires_grad_(False)
