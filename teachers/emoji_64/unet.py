@@ -27,7 +27,7 @@ CHECKPOINT = "unet"
 SETTINGS = FitSettings(steps=1_400, learning_rate=1.2e-3, ema_decay=0.998, checkpoint_every=100)
 FOCUS_CHECKPOINT = "unet_focus"
 FOCUS_SETTINGS = FitSettings(
-    steps=800, learning_rate=1e-3, warmup_steps=30, ema_decay=0.995, checkpoint_every=50
+    steps=850, learning_rate=1e-3, warmup_steps=30, ema_decay=0.995, checkpoint_every=50
 )
 BATCH_SIZE = 128
 BLANK_PROBABILITY = 0.1

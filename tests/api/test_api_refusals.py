@@ -30,7 +30,7 @@ def inline(*texts: str) -> dict[str, Any]:
 
 PRESETS = ["b-base", "b-small", "b-tiny", "c-base", "c-small", "c-tiny", "c-micro"]
 BAD_SPECS: list[tuple[dict[str, Any], str, list[str] | None]] = [
-    ({"teacher": "unknown"}, "teacher", ["tiny"]),
+    ({"teacher": "unknown"}, "teacher", ["emoji-64", "tiny"]),
     ({"teacher": None}, "teacher", None),
     ({"student": "b-smal"}, "student", PRESETS),
     ({"student": 5}, "student", PRESETS),
