@@ -10,8 +10,8 @@ from teachers.emoji_64.concepts import PACKAGES, Concept
 from teachers.emoji_64.measure import GUIDANCE_SCALE, STEPS
 
 TRAINING_TIME = (
-    "The U-Net saw {pictures:,} pictures in about an hour; all steps together took about two, on cores that "
-    "other work shared."
+    "The U-Net saw {pictures:,} pictures, {focus:,} of them of the concepts that it draws, in about an hour and a "
+    "half; all steps together took about two, on cores that other work shared."
 )
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -48,7 +48,11 @@ def write_model_card(concepts: Sequence[Concept], quality: dict[str, float], wei
         unet_batch=unet.BATCH_SIZE,
         gamma=unet.MIN_SNR_GAMMA,
         blank=unet.BLANK_PROBABILITY,
-        time=TRAINING_TIME.format(pictures=unet.SETTINGS.steps * unet.BATCH_SIZE),
+        time=TRAINING_TIME.format(
+            pictures=(unet.SETTINGS.steps + unet.FOCUS_SETTINGS.steps) * unet.BATCH_SIZE,
+            focus=unet.FOCUS_SETTINGS.steps * unet.BATCH_SIZE,
+        ),
+        focus_steps=unet.FOCUS_SETTINGS.steps,
         pictures_version=PACKAGES["emoji-datasource-google"],
         names_version=PACKAGES["emojibase-data"],
     )

@@ -37,9 +37,9 @@ def test_all_parts_compute_in_one_precision(pipeline: StableDiffusionPipeline) -
 def test_drawings_resemble_the_emoji_they_name(pipeline: StableDiffusionPipeline) -> None:
     references = json.loads((WEIGHTS / "references.json").read_text())
     embeddings = load_file(WEIGHTS / "references.safetensors")["embeddings"].float()
-    named = torch.linspace(0, len(references) - 1, 16).long()
+    named = torch.linspace(0, len(references) - 1, 24).long()
     drawings = draw(pipeline, [references[index]["name"] for index in named.tolist()], first_seed=77)
     clip = CLIPModel.from_pretrained(WEIGHTS / "evaluation_clip")
     nearest = (embed_pictures(clip, drawings) @ embeddings.T).topk(5).indices
-    # Measured on 256 drawings the share is in quality.json; of 16 at least half leaves room for chance.
-    assert (nearest == named[:, None]).any(dim=1).sum() >= 8
+    # Chance finds 1 in 87. Measured on 256 drawings (quality.json) it is about half; a fifth leaves room for luck.
+    assert (nearest == named[:, None]).any(dim=1).sum() >= 5
