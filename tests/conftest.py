@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name.upper(), None)
     # Tests run in parallel: threads of one process would only take the cores from the others.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # A shell that starts the run in the background has it ignore Ctrl-C, and with it all that the tests start.
+    # A run that a shell put in the background ignores Ctrl-C, and so would all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return

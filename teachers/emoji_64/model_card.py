@@ -10,8 +10,9 @@ from teachers.emoji_64.concepts import PACKAGES, Concept
 from teachers.emoji_64.measure import GUIDANCE_SCALE, STEPS
 
 TRAINING_TIME = (
-    "The U-Net saw {pictures:,} pictures, {focus:,} of them of the concepts that it draws, in about an hour and a "
-    "half; all steps together took about two, on cores that other work shared."
+    "The U-Net saw {pictures:,} pictures, {focus:,} of them of the concepts that it draws. All steps\n"
+    "together took about two hours, on cores that other work shared. Step counts and the number of processes\n"
+    "were changed between resumes of these very weights: a fresh run gives a like teacher, not the same one."
 )
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
