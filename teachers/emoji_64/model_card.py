@@ -9,12 +9,6 @@ from teachers.emoji_64.captions import BACKGROUNDS, SIZES
 from teachers.emoji_64.concepts import PACKAGES, Concept
 from teachers.emoji_64.measure import GUIDANCE_SCALE, STEPS
 
-TRAINING_TIME = (
-    "The U-Net saw {pictures:,} pictures, {focus:,} of them of the concepts that it draws. All steps\n"
-    "together took about two hours, on cores that other work shared. Step counts and the number of processes\n"
-    "were changed between resumes of these very weights: a fresh run gives a like teacher, not the same one."
-)
-
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
@@ -49,10 +43,8 @@ def write_model_card(concepts: Sequence[Concept], quality: dict[str, float], wei
         unet_batch=unet.BATCH_SIZE,
         gamma=unet.MIN_SNR_GAMMA,
         blank=unet.BLANK_PROBABILITY,
-        time=TRAINING_TIME.format(
-            pictures=(unet.SETTINGS.steps + unet.FOCUS_SETTINGS.steps) * unet.BATCH_SIZE,
-            focus=unet.FOCUS_SETTINGS.steps * unet.BATCH_SIZE,
-        ),
+        pictures=(unet.SETTINGS.steps + unet.FOCUS_SETTINGS.steps) * unet.BATCH_SIZE,
+        focus_pictures=unet.FOCUS_SETTINGS.steps * unet.BATCH_SIZE,
         focus_steps=unet.FOCUS_SETTINGS.steps,
         pictures_version=PACKAGES["emoji-datasource-google"],
         names_version=PACKAGES["emojibase-data"],
