@@ -12,7 +12,7 @@ import numpy as np
 from teachers.emoji_64.concepts import Concept
 
 SIZES = ("", "small", "large")
-SIZE_PROBABILITIES = (0.5, 0.25, 0.25)
+SIZE_PROBABILITIES = (0.7, 0.15, 0.15)
 DEFAULT_BACKGROUND = (255, 255, 255)
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "red": (220, 40, 40),
@@ -27,8 +27,8 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "grey": (150, 150, 150),
 }
 COLOURS = ("", *BACKGROUNDS)
-PLAIN_BACKGROUND_PROBABILITY = 0.5
-NAME_PROBABILITY = 0.8
+PLAIN_BACKGROUND_PROBABILITY = 0.6
+NAME_PROBABILITY = 0.9
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Concept:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether the finished teacher draws it; the others only widen what its networks have seen."""
+        """Whether the teacher learns to draw it; the others only widen what its CLIP and tokenizer know."""
         return self.category in DRAWN_CATEGORIES or self.subcategory in DRAWN_SUBCATEGORIES
 
 

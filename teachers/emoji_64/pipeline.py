@@ -14,7 +14,7 @@ from teachers.emoji_64.clip import load_clip
 from teachers.emoji_64.concepts import Concept
 from teachers.emoji_64.pictures import RESOLUTION, PictureBook
 from teachers.emoji_64.unet import NOISE_SCHEDULE, load_unet
-from teachers.emoji_64.vae import load_finished_vae
+from teachers.emoji_64.vae import load_standardised_vae
 
 MAX_SHARD_SIZE = "14MB"
 EMBEDDING_BATCH = 64
@@ -31,11 +31,8 @@ def write_pipeline(
     pipeline.save_pretrained(weights, max_shard_size=MAX_SHARD_SIZE)
     _declare_float32(weights / "text_encoder" / "config.json")
     _write_evaluation_clip(clip, weights / "evaluation_clip")
-    drawn = [index for index, concept in enumerate(concepts) if concept.is_drawn]
-    _write_references(concepts, drawn, book, clip, weights)
-    (weights / CAPTIONS_FILE).write_text(
-        "".join(f"{caption}\n" for caption in every_caption([concepts[index] for index in drawn]))
-    )
+    _write_references(concepts, book, clip, weights)
+    (weights / CAPTIONS_FILE).write_text("".join(f"{caption}\n" for caption in every_caption(concepts)))
     description = {
         "id": "emoji-64",
         "name": "Emoji 64: Stable Diffusion in miniature",
@@ -48,7 +45,7 @@ def write_pipeline(
 def assemble_pipeline(clip: CLIPModel, tokenizer: CLIPTokenizer, work: Path) -> StableDiffusionPipeline:
     """Put the trained networks together, in float32."""
     return StableDiffusionPipeline(
-        vae=load_finished_vae(work),
+        vae=load_standardised_vae(work),
         text_encoder=text_encoder_of(clip),
         tokenizer=tokenizer,
         unet=load_unet(work),
@@ -92,10 +89,8 @@ def _write_evaluation_clip(clip: CLIPModel, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _write_references(
-    concepts: Sequence[Concept], drawn: Sequence[int], book: PictureBook, clip: CLIPModel, weights: Path
-) -> None:
-    plain = [CaptionedPicture(index, 0, 0, concepts[index].name) for index in drawn]
+def _write_references(concepts: Sequence[Concept], book: PictureBook, clip: CLIPModel, weights: Path) -> None:
+    plain = [CaptionedPicture(index, 0, 0, concept.name) for index, concept in enumerate(concepts)]
     embeddings = [
         embed_pictures(clip, book.compose(plain[start : start + EMBEDDING_BATCH]))
         for start in range(0, len(plain), EMBEDDING_BATCH)
@@ -103,11 +98,11 @@ def _write_references(
     save_file({"embeddings": torch.cat(embeddings).half()}, weights / "references.safetensors")
     names = [
         {
-            "name": concepts[index].name,
-            "captions": [concepts[index].name, *concepts[index].aliases],
-            "category": concepts[index].category,
+            "name": concept.name,
+            "captions": [concept.name, *concept.aliases],
+            "category": concept.category,
         }
-        for index in drawn
+        for concept in concepts
     ]
     (weights / "references.json").write_text(json.dumps(names, indent=0) + "\n")
 

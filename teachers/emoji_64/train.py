@@ -1,7 +1,7 @@
 """Train the teacher: ``python -m teachers.emoji_64.train [STEP ...]``, each step resumable where it stopped.
 
-Steps, in order: ``fetch``, ``tokenizer``, ``clip``, ``vae``, ``latents``, ``decoder``,
-``unet``, ``pipeline``, ``measure``. Under ``torchrun --nproc-per-node 2`` the VAE and the U-Net train with
+Steps, in order: ``fetch``, ``tokenizer``, ``clip``, ``vae``, ``latents``, ``unet``,
+``pipeline``, ``measure``. Under ``torchrun --nproc-per-node 2`` the VAE and the U-Net train with
 one process a core.
 """
 
@@ -21,7 +21,7 @@ from teachers.emoji_64.pipeline import text_encoder_of, write_pipeline
 from teachers.emoji_64.tokenizer import train_tokenizer
 
 HERE = Path(__file__).parent
-STEPS = ("fetch", "tokenizer", "clip", "vae", "latents", "decoder", "unet", "pipeline", "measure")
+STEPS = ("fetch", "tokenizer", "clip", "vae", "latents", "unet", "pipeline", "measure")
 
 
 def main() -> None:
@@ -51,24 +51,22 @@ def run_step(step: str, arguments: argparse.Namespace) -> None:
         train_tokenizer(concepts).save_pretrained(work / "tokenizer")
         return None
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    if step == "clip":
+        return clip.train_clip(concepts, PictureBook(concepts), tokenizer, work, seed)
+    concepts = [concept for concept in concepts if concept.is_drawn]
     if step == "unet":
         text_encoder = text_encoder_of(clip.load_clip(tokenizer, work))
         return unet.train_unet(concepts, tokenizer, text_encoder, work, seed)
     book = PictureBook(concepts)
-    if step == "clip":
-        return clip.train_clip(concepts, book, tokenizer, work, seed)
     if step == "vae":
         return vae.train_vae(concepts, book, work, seed)
-    if step == "decoder":
-        return vae.train_decoder(concepts, book, work, seed)
     if step == "latents":
         return unet.encode_pictures(concepts, book, vae.load_vae(work), work)
     if step == "pipeline":
         return write_pipeline(concepts, book, tokenizer, work, weights)
-    drawn = [concept for concept in concepts if concept.is_drawn]
-    quality = measure(drawn, PictureBook(drawn), weights, seed)
+    quality = measure(concepts, book, weights, seed)
     rich.print(quality)
-    return write_model_card(drawn, quality, weights)
+    return write_model_card(concepts, quality, weights)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Under torchrun each process computes its own share of the batch and the gradient
 CPU two processes of one thread each train faster than one process of two threads.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -18,15 +17,21 @@ import torch.distributed as dist
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 
+from teachers.emoji_64.optimizer import MatrixOptimizer
+
 EMA_WARMUP_STEPS = 10
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Optimisation of one network: `steps` of AdamW, linear warm-up, cosine decay to a twentieth."""
+    """Optimisation of one network: `steps` with linear warm-up and cosine decay to a fiftieth.
+
+    `matrix_learning_rate` gives the hidden weight matrices to Muon; without it AdamW trains everything.
+    """
 
     steps: int
     learning_rate: float
+    matrix_learning_rate: float | None = None
     warmup_steps: int = 200
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
@@ -63,8 +68,8 @@ def fit(
         The exponential moving average of the weights, by parameter name.
     """
     parameters = {key: p for key, p in network.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    optimizer = MatrixOptimizer(
+        parameters, settings.learning_rate, settings.matrix_learning_rate, settings.weight_decay
     )
     average = {key: p.detach().clone() for key, p in parameters.items()}
     checkpoint = work / name
@@ -72,14 +77,11 @@ def fit(
     history: list[float] = []
     with _ProgressReport(name, settings.steps, step) as report:
         while step < settings.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _learning_rate_factor(step, settings)
             loss = batch_loss(*_generators(settings.seed, step))
             loss.backward()
             _average_gradients(parameters.values())
             torch.nn.utils.clip_grad_norm_(parameters.values(), settings.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            optimizer.step(_learning_rate_factor(step, settings))
             step += 1
             decay = min(settings.ema_decay, step / (step + EMA_WARMUP_STEPS))
             torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - decay)
@@ -108,7 +110,7 @@ def load_average(work: Path, name: str) -> dict[str, torch.Tensor]:
 def _learning_rate_factor(step: int, settings: FitSettings) -> float:
     warmup = min(1.0, (step + 1) / settings.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return warmup * (0.05 + 0.95 * cosine)
+    return warmup * (0.02 + 0.98 * cosine)
 
 
 def _generators(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
@@ -134,16 +136,16 @@ def _save_checkpoint(
     step: int,
     parameters: dict[str, torch.nn.Parameter],
     average: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: MatrixOptimizer,
 ) -> None:
     if rank_and_world()[0]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"parameter.{key}": p.detach() for key, p in parameters.items()}
     tensors |= {f"average.{key}": value for key, value in average.items()}
-    for key, p in parameters.items():
-        tensors |= {f"adamw.{part}.{key}": value for part, value in optimizer.state[p].items()}
-    save_file(tensors, folder / "state.part", metadata={"step": json.dumps(step)})
+    tensors |= {f"optimizer.{key}": value for key, value in optimizer.state_tensors().items()}
+    tensors["step"] = torch.tensor(step)
+    save_file(tensors, folder / "state.part")
     (folder / "state.part").replace(folder / "state.safetensors")
 
 
@@ -151,7 +153,7 @@ def _load_checkpoint(
     folder: Path,
     parameters: dict[str, torch.nn.Parameter],
     average: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: MatrixOptimizer,
 ) -> int:
     path = folder / "state.safetensors"
     if not path.exists():
@@ -161,10 +163,10 @@ def _load_checkpoint(
         for key, p in parameters.items():
             p.copy_(tensors[f"parameter.{key}"])
             average[key].copy_(tensors[f"average.{key}"])
-            optimizer.state[p] = {
-                part: tensors[f"adamw.{part}.{key}"] for part in ("step", "exp_avg", "exp_avg_sq")
-            }
-    return int(tensors[f"adamw.step.{next(iter(parameters))}"].item())
+    optimizer.load_state_tensors(
+        {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+    )
+    return int(tensors["step"].item())
 
 
 class _ProgressReport:

@@ -1,4 +1,4 @@
-"""The teacher's VAE: 64x64 RGB pictures to 8x8 latents of 12 channels and back.
+"""The teacher's VAE: 64x64 RGB pictures to 8x8 latents of 16 channels and back.
 
 References
 ----------
@@ -19,23 +19,19 @@ from teachers.emoji_64.pictures import RESOLUTION, PictureBook
 from teachers.emoji_64.training import FitSettings, fit, load_average, rank_and_world
 
 CHECKPOINT = "vae"
-DECODER_CHECKPOINT = "decoder"
 LATENTS_FILE = "latents.safetensors"
-LATENT_CHANNELS = 12
+LATENT_CHANNELS = 16
 SETTINGS = FitSettings(
-    steps=5_000,
+    steps=4_800,
     learning_rate=1.2e-3,
+    matrix_learning_rate=3e-3,
     warmup_steps=100,
     weight_decay=0.0,
     ema_decay=0.998,
     checkpoint_every=250,
 )
-DECODER_SETTINGS = FitSettings(
-    steps=3_000, learning_rate=8e-4, warmup_steps=50, weight_decay=0.0, ema_decay=0.998
-)
 BATCH_SIZE = 8
-LATENT_NOISE = 0.1
-KL_WEIGHT = 2e-4
+KL_WEIGHT = 5e-5
 SQUARED_ERROR_WEIGHT = 1.0
 EDGE_WEIGHT = 0.5
 
@@ -78,27 +74,6 @@ def reconstruction_loss(decoded_BCHW: torch.Tensor, pictures_BCHW: torch.Tensor)
     return error.abs().mean() + SQUARED_ERROR_WEIGHT * error.square().mean() + EDGE_WEIGHT * edges
 
 
-def train_decoder(concepts: Sequence[Concept], book: PictureBook, work: Path, seed: int) -> None:
-    """Train the decoder further on the finished latents, which the U-Net can meanwhile train on.
-
-    The latents get a little noise, so that the decoder tolerates what a U-Net gets wrong.
-    """
-    vae = load_standardised_vae(work)
-    decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder]).train().requires_grad_(True)
-    latents = load_file(work / LATENTS_FILE)["latents"]
-
-    def batch_loss(rng: np.random.Generator, generator: torch.Generator) -> torch.Tensor:
-        chosen = rng.choice(len(concepts), BATCH_SIZE)
-        wanted = [random_captioned_picture(rng, concepts, int(concept)) for concept in chosen]
-        z = latents[chosen, [w.size for w in wanted], [w.colour for w in wanted]].float()
-        z = z + LATENT_NOISE * torch.randn(z.shape, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = vae.decode(z).sample
-        return reconstruction_loss(decoded.float(), book.compose(wanted))
-
-    fit(DECODER_CHECKPOINT, work, decoder, batch_loss, DECODER_SETTINGS)
-
-
 def load_vae(work: Path) -> AutoencoderKL:
     """Load the trained VAE with its averaged weights, frozen and in evaluation mode."""
     vae = build_vae()
@@ -107,18 +82,10 @@ def load_vae(work: Path) -> AutoencoderKL:
 
 
 def load_standardised_vae(work: Path) -> AutoencoderKL:
-    """Load the trained VAE with latents of mean 0 and deviation 1 in every channel."""
+    """Load the VAE as the pipeline uses it: latents of mean 0 and deviation 1 in every channel."""
     vae = load_vae(work)
     statistics = load_file(work / LATENTS_FILE)
     standardise_latents(vae, statistics["mean"], statistics["deviation"])
-    return vae
-
-
-def load_finished_vae(work: Path) -> AutoencoderKL:
-    """Load the VAE as the pipeline uses it: standardised latents and the further trained decoder."""
-    vae = load_standardised_vae(work)
-    decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
-    decoder.load_state_dict(load_average(work, DECODER_CHECKPOINT))
     return vae
 
 
