@@ -4,7 +4,7 @@ Axes: B batch, C channels, H W height and width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -31,6 +31,17 @@ class Artist:
     teacher: Teacher
     unet: UNet2DConditionModel
     evaluation: EvaluationSpec
+
+    @property
+    def unet_calls(self) -> int:
+        """How often the U-Net is called for one picture; guidance calls it twice a step."""
+        sampler = build_sampler(self.evaluation.sampler, self.teacher.scheduler_config)
+        sampler.set_timesteps(self.evaluation.steps)
+        return len(sampler.timesteps) * (2 if self.evaluation.guidance_scale > 1 else 1)
+
+    def at_steps(self, steps: int) -> "Artist":
+        """Return the same artist with another number of sampler steps."""
+        return replace(self, evaluation=self.evaluation.model_copy(update={"steps": steps}))
 
     def draw(self, captions: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
         """Return the pictures of captions, BCHW, uint8, on the CPU; one seed a picture."""

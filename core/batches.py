@@ -2,7 +2,7 @@
 
 Nothing here waits for the device: what is drawn on the host is small, and noise is drawn where it is used.
 
-Axes: B batch, C channels, H W height and width, L tokens, D width of a token.
+Axes: B batch, C channels, H W height and width, K timesteps to choose from.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from core.conditioning import choose_captions
+from core.conditions import Conditions
 from core.embeddings import CaptionEmbeddings
 from core.latents import LatentSet
+from core.noise_process import NoiseProcess
 from core.randomness import generator
 from core.spec import MethodSpec
 
@@ -29,20 +31,37 @@ class Batch:
         The noise ε to add to them.
     timestep_B
         How much of it: t in 0..T-1.
-    prompts_BLD
-        Embedded captions, the same for teacher and student.
+    conditions
+        The captions, the same for teacher and student.
+    matches_B
+        Whether a sample's caption is its picture's own, or the blank one, which suits any.
+    blank
+        The condition of the blank caption.
     """
 
     latents_BCHW: torch.Tensor
     noise_BCHW: torch.Tensor
     timestep_B: torch.Tensor
-    prompts_BLD: torch.Tensor
+    conditions: Conditions
+    matches_B: torch.Tensor
+    blank: Conditions
+
+    def noisy(self, process: NoiseProcess) -> torch.Tensor:
+        """Return x_t, BCHW."""
+        return process.add_noise(self.latents_BCHW, self.noise_BCHW, self.timestep_B)
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Yield the batch in parts of `size` samples."""
-        parts = (self.latents_BCHW, self.noise_BCHW, self.timestep_B, self.prompts_BLD)
-        for tensors in zip(*(part.split(size) for part in parts), strict=True):
-            yield Batch(*tensors)
+        for start in range(0, len(self.timestep_B), size):
+            rows = slice(start, start + size)
+            yield Batch(
+                self.latents_BCHW[rows],
+                self.noise_BCHW[rows],
+                self.timestep_B[rows],
+                self.conditions[rows],
+                self.matches_B[rows],
+                self.blank,
+            )
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,8 @@ class BatchSource:
         The job's seed.
     device
         Where batches go.
+    timestep_K
+        The timesteps to choose from; by default all T.
     """
 
     latents: LatentSet
@@ -74,27 +95,29 @@ class BatchSource:
     timesteps: int
     seed: int
     device: torch.device
+    timestep_K: torch.Tensor | None = None
 
     def batch(self, samples_seen: int, size: int) -> Batch:
         """Return the batch of `size` samples that follows the first `samples_seen`."""
         random = generator(self.seed, "batch", samples_seen)
         picture_B = self._pictures(samples_seen, size)
         latents_BCHW = self.latents.gather(picture_B).to(self.device, non_blocking=True)
-        # t is drawn before p(t) is applied to it, uniformly in 0..T-1.
-        timestep_B = torch.randint(self.timesteps, (size,), generator=random)
+        # t is drawn before p(t) is applied to it, uniformly.
+        timestep_K = torch.arange(self.timesteps) if self.timestep_K is None else self.timestep_K
+        timestep_B = timestep_K[torch.randint(len(timestep_K), (size,), generator=random)]
+        own_B = self.latents.caption_N[picture_B]
         caption_B = choose_captions(
-            self.latents.caption_N[picture_B],
-            timestep_B / self.timesteps,
-            self.caption_count,
-            self.method,
-            random,
+            own_B, timestep_B / self.timesteps, self.caption_count, self.method, random
         )
+        blank = self.caption_count
         noise = generator(self.seed, "noise", samples_seen, device=self.device.type)
         return Batch(
             latents_BCHW,
             torch.randn(latents_BCHW.shape, generator=noise, device=self.device),
             timestep_B.to(self.device, non_blocking=True),
             self.embeddings(caption_B),
+            ((caption_B == own_B) | (caption_B == blank)).to(self.device, non_blocking=True),
+            self.embeddings(torch.tensor([blank])),
         )
 
     def _pictures(self, start: int, size: int) -> torch.Tensor:

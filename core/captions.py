@@ -1,152 +1,213 @@
-"""The captions of a job: read, made unique, marked drawn or text-only, kept as an Arrow table on disk.
+"""The captions of a job: read, cleaned, made unique, told apart, and kept on disk.
 
-The teacher draws pictures for the drawn captions alone; the rest are only ever read. A caption's index in
-the table is its name everywhere else.
+The teacher draws pictures for the drawn captions alone; the others are only ever read. Of these some may have
+been held out of the drawing on purpose. A caption's index in the set is its name everywhere else.
 """
 
 import hashlib
+import json
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
+from core.caption_cleaning import CaptionReport, clean_captions, normalise
+from core.caption_pool import CaptionPool, CaptionPoolWriter
+from core.caption_readers import read_file
+from core.drawn import all_but, choose_drawn
 from core.errors import BadCaptionsError
-from core.files import replacing
-from core.randomness import derived_seed
+from core.events import EventWriter, Progress
+from core.files import replacing, write_json
+from core.hold_out import HoldOut
+from core.hub_captions import read_hub
 from core.registry import find_teacher
 from core.spec import (
-    MAX_CAPTION_CHARACTERS,
     BundledCaptions,
+    CaptionSource,
     DistillationSpec,
     DrawnByCount,
     DrawnByText,
     FileCaptions,
+    HubCaptions,
     InlineCaptions,
 )
 
-TABLE_FILE = "captions.arrow"
+FOLDER = "set"
+DESCRIPTION_FILE, DRAWN_FILE, HELD_OUT_FILE = "captions.json", "drawn.npy", "held_out.npy"
+HASHED_AT_ONCE = 4_096
+EXPECTED_DROPS = {"empty", "duplicate"}
+
+Split = Literal["drawn", "text_only", "held_out"]
 
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """Captions on disk, memory-mapped.
+    """Captions on disk.
 
     Attributes
     ----------
-    table
-        Columns ``text`` (string) and ``drawn`` (bool).
+    pool
+        All of them.
+    drawn
+        Indices of those that the teacher draws, ascending.
+    held_out
+        Indices of those that were kept from being drawn, ascending.
     content_hash
-        SHA-256 over both columns.
+        SHA-256 over all captions and which are drawn.
+    report
+        How many were read and kept, and how many dropped for which reason.
     """
 
-    table: pa.Table
+    pool: CaptionPool
+    drawn: np.ndarray
+    held_out: np.ndarray
     content_hash: str
+    report: dict[str, Any]
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return len(self.pool)
 
     @property
-    def drawn(self) -> np.ndarray:
-        """Indices of the captions that the teacher draws."""
-        return np.flatnonzero(self.table["drawn"].to_numpy())
+    def splits(self) -> dict[Split, int]:
+        """How many captions are drawn, only text, and held out; none counts twice."""
+        drawn, held_out = len(self.drawn), len(self.held_out)
+        return {"drawn": drawn, "text_only": len(self) - drawn - held_out, "held_out": held_out}
 
-    @property
-    def text_only(self) -> np.ndarray:
-        """Indices of the captions that no picture is drawn for."""
-        return np.flatnonzero(~self.table["drawn"].to_numpy())
+    def choose(self, split: Split, count: int, seed: int) -> np.ndarray:
+        """Return indices of a split in a random order, each as often as any other to within one."""
+        rng, size = np.random.default_rng(seed), self.splits[split]
+        ranks = (
+            rng.choice(size, count, replace=False)
+            if count < size
+            else np.resize(rng.permutation(size), count)
+        )
+        match split:
+            case "drawn":
+                return self.drawn[ranks]
+            case "held_out":
+                return self.held_out[ranks]
+            case "text_only":
+                return all_but(np.union1d(self.drawn, self.held_out), ranks)
 
     def texts(self, indices: Iterable[int]) -> list[str]:
         """Return the captions at these indices; the index one past the last is the blank caption."""
-        column, count = self.table["text"], len(self)
-        return ["" if index == count else column[int(index)].as_py() for index in indices]
+        indices = [int(index) for index in indices]
+        texts = iter(self.pool.texts(index for index in indices if index != len(self)))
+        return ["" if index == len(self) else next(texts) for index in indices]
 
 
 def prepare_captions(spec: DistillationSpec, folder: Path, teachers: list[Path]) -> CaptionSet:
-    """Read a job's captions, choose the drawn ones, and write the table.
+    """Read a job's captions, choose the drawn ones, and write the set; or open the one written before.
 
     Parameters
     ----------
     spec
         The job's specification.
     folder
-        Where the table goes.
+        Where the set goes.
     teachers
         Folders of teachers, where bundled caption sets are.
 
     Raises
     ------
     BadCaptionsError
-        If the source cannot be read or holds no caption.
+        If the source cannot be read, or holds no caption, or none that may be drawn.
     """
-    unique = dict.fromkeys(read_captions(spec.captions, teachers))
-    if not unique:
-        raise BadCaptionsError("the caption source holds no caption", "give at least one line of text")
-    if isinstance(spec.drawn, DrawnByText):
-        unique.update(dict.fromkeys(spec.drawn.texts))
-    texts = list(unique)
-    drawn = np.isin(np.arange(len(texts)), choose_drawn(texts, spec.drawn, spec.seed))
-    table = pa.table({"text": pa.array(texts, pa.string()), "drawn": pa.array(drawn)})
-    with replacing(folder / TABLE_FILE) as path, pa.ipc.new_file(str(path), table.schema) as writer:
-        writer.write_table(table)
+    identity = spec.model_dump(mode="json", include={"captions", "caption_limits", "drawn", "seed"})
+    description = folder / FOLDER / DESCRIPTION_FILE
+    if not description.exists() or json.loads(description.read_text(encoding="utf-8"))["of"] != identity:
+        with replacing(folder / FOLDER) as temporary:
+            temporary.mkdir()
+            _write_set(spec, identity, temporary, teachers)
     return open_captions(folder)
 
 
 def open_captions(folder: Path) -> CaptionSet:
-    """Open a table that `prepare_captions` wrote."""
-    table = pa.ipc.open_file(pa.memory_map(str(folder / TABLE_FILE))).read_all()
-    return CaptionSet(table, hash_captions(table))
+    """Open a set that `prepare_captions` wrote."""
+    folder = folder / FOLDER
+    description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    return CaptionSet(
+        pool=CaptionPool(folder),
+        drawn=np.load(folder / DRAWN_FILE),
+        held_out=np.load(folder / HELD_OUT_FILE),
+        content_hash=description["sha256"],
+        report=description["report"],
+    )
 
 
-def read_captions(
-    source: InlineCaptions | FileCaptions | BundledCaptions, teachers: list[Path]
-) -> Iterator[str]:
-    """Yield the captions of a source in its order, repetitions included."""
+def read_captions(source: CaptionSource, teachers: list[Path]) -> Iterator[str]:
+    """Yield the captions of a source in its order, as they are."""
     match source:
         case InlineCaptions():
             yield from source.texts
         case FileCaptions():
-            yield from _read_lines(Path(source.path))
+            yield from read_file(source)
+        case HubCaptions():
+            yield from read_hub(source)
         case BundledCaptions():
             caption_set = find_teacher(source.name, teachers).caption_set
             if caption_set is None:
                 raise BadCaptionsError(
                     f"teacher {source.name} comes with no captions", "give your own captions"
                 )
-            yield from _read_lines(caption_set)
+            yield from read_file(FileCaptions(path=str(caption_set)))
 
 
-def choose_drawn(texts: list[str], drawn: DrawnByCount | DrawnByText, seed: int) -> np.ndarray:
-    """Return the indices of the captions to draw; a count larger than the set means all of it."""
-    if isinstance(drawn, DrawnByText):
-        index = {text: position for position, text in enumerate(texts)}
-        return np.array([index[text] for text in drawn.texts])
-    order = np.random.default_rng(derived_seed(seed, "drawn captions")).permutation(len(texts))
-    return order[: drawn.count]
+def report_captions(captions: CaptionSet, spec: DistillationSpec, events: EventWriter) -> None:
+    """Say what a set holds, what was dropped on the way to it, and where it is not what was asked for."""
+    events.write("captions", count=len(captions), **captions.splits, report=captions.report)
+    Progress(events, "captions", "captions", len(captions)).report(len(captions))
+    if lost := {why: n for why, n in captions.report["dropped"].items() if why not in EXPECTED_DROPS}:
+        reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in lost.items())
+        events.warning(f"of {captions.report['read']:,} captions some were dropped: {reasons}")
+    drawn = len(captions.drawn)
+    if isinstance(spec.drawn, DrawnByCount) and spec.drawn.count > drawn:
+        events.warning(f"there are only {drawn:,} captions to draw: the teacher draws all of them")
+    if spec.drawn.hold_out and not len(captions.held_out):
+        events.warning("no caption has a word of drawn.hold_out: nothing is held out")
 
 
-def hash_captions(table: pa.Table) -> str:
-    """Return the SHA-256 of a caption table's content, which does not depend on how Arrow lays it out."""
-    digest = hashlib.sha256()
-    for text, drawn in zip(table["text"].to_pylist(), table["drawn"].to_pylist(), strict=True):
-        digest.update(f"{int(drawn)} {text}\n".encode())
+def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, teachers: list[Path]) -> None:
+    report, hold_out = CaptionReport(), HoldOut(spec.drawn.hold_out)
+    held_out = array("q")
+    drawn_texts = spec.drawn.texts if isinstance(spec.drawn, DrawnByText) else []
+    index_of = dict.fromkeys(map(normalise, drawn_texts), -1)
+    with CaptionPoolWriter(folder) as pool:
+        for text in clean_captions(read_captions(spec.captions, teachers), spec.caption_limits, report):
+            if text in hold_out:
+                held_out.append(pool.count)
+            if text in index_of:
+                index_of[text] = pool.count
+            pool.append(text)
+        if not pool.count:
+            raise BadCaptionsError(
+                f"the caption source holds no caption that can be used: {report}",
+                "give at least one line of text",
+            )
+        for text in [text for text, index in index_of.items() if index < 0]:
+            index_of[text] = pool.count
+            pool.append(text)
+    held = np.array(held_out, np.int64)
+    if isinstance(spec.drawn, DrawnByText):
+        drawn = np.sort(np.array(list(index_of.values())))
+    else:
+        drawn = choose_drawn(spec.drawn, pool.count, held, spec.seed)
+    np.save(folder / DRAWN_FILE, drawn)
+    np.save(folder / HELD_OUT_FILE, held)
+    content_hash = hash_captions(CaptionPool(folder), drawn)
+    description = {"of": identity, "sha256": content_hash, "report": report.as_json()}
+    write_json(folder / DESCRIPTION_FILE, description)
+
+
+def hash_captions(pool: CaptionPool, drawn: np.ndarray) -> str:
+    """Return the SHA-256 of the captions in their order, each with whether it is drawn."""
+    digest, flags = hashlib.sha256(), np.zeros(len(pool), bool)
+    flags[drawn] = True
+    for start in range(0, len(pool), HASHED_AT_ONCE):
+        indices = range(start, min(start + HASHED_AT_ONCE, len(pool)))
+        for text, is_drawn in zip(pool.texts(indices), flags[indices], strict=True):
+            digest.update(f"{int(is_drawn)} {text}\n".encode())
     return digest.hexdigest()
-
-
-def _read_lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.strip()
-                if len(text) > MAX_CAPTION_CHARACTERS:
-                    raise BadCaptionsError(
-                        f"{path.name}, line {number}: {len(text)} characters",
-                        f"a caption has at most {MAX_CAPTION_CHARACTERS} characters",
-                    )
-                if text:
-                    yield text
-    except OSError as error:
-        raise BadCaptionsError(f"{path.name} cannot be read: {error.strerror}", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise BadCaptionsError(f"{path.name} is not UTF-8 text", "save the captions as UTF-8") from error

@@ -7,6 +7,7 @@ seed and the samples seen.
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,11 +27,7 @@ def checkpoint_name(step: int) -> str:
 
 
 def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: torch.nn.Module,
-    average: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
+    folder: Path, step: int, modules: Mapping[str, torch.nn.Module], optimiser: torch.optim.Optimizer
 ) -> Path:
     """Write a checkpoint and remove all but the newest ones.
 
@@ -40,8 +37,10 @@ def save_checkpoint(
         The job's folder of checkpoints.
     step
         Steps finished.
-    model, average, optimiser
-        What is trained, the average of its weights, and the optimiser's moments.
+    modules
+        What has weights, by the name of its file.
+    optimiser
+        What has moments.
 
     Returns
     -------
@@ -51,8 +50,8 @@ def save_checkpoint(
     checkpoint = folder / checkpoint_name(step)
     with replacing(checkpoint) as temporary:
         temporary.mkdir()
-        save_file(_contiguous(model.state_dict()), temporary / "model.safetensors")
-        save_file(_contiguous(average.state_dict()), temporary / "average.safetensors")
+        for name, module in modules.items():
+            save_file(_contiguous(module.state_dict()), temporary / f"{name}.safetensors")
         save_file(_flatten(optimiser.state_dict()["state"]), temporary / "optimiser.safetensors")
         manifest = {"format": FORMAT, "step": step, "files": describe_files(temporary)}
         write_json(temporary / MANIFEST, manifest)
@@ -71,18 +70,21 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name))
 
 
-def load_checkpoint(
-    checkpoint: Path,
-    model: torch.nn.Module,
-    average: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-) -> int:
-    """Load a checkpoint into what is trained, and return the steps finished."""
-    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-    average.load_state_dict(load_file(checkpoint / "average.safetensors"))
+def checkpoint_step(checkpoint: Path) -> int:
+    """Return the steps that were finished when a checkpoint was written."""
+    return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
+
+
+def load_modules(checkpoint: Path, modules: Mapping[str, torch.nn.Module]) -> None:
+    """Load the weights of some of a checkpoint's modules."""
+    for name, module in modules.items():
+        module.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
+
+
+def load_optimiser(checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+    """Load the optimiser's moments."""
     moments = _unflatten(load_file(checkpoint / "optimiser.safetensors"))
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
-    return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
 
 
 def _is_intact(checkpoint: Path) -> bool:

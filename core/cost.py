@@ -10,7 +10,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from core.conditions import Conditions
+
 TIMED_RUNS = 5
+SIZES = 6  # of the picture, its crop and its target, that SDXL's U-Net is told
 
 
 def count_parameters(unet_config: Mapping[str, Any]) -> int:
@@ -41,10 +44,26 @@ def count_multiply_accumulates(unet_config: Mapping[str, Any], prompt_tokens: in
             module.register_forward_hook(add)
     config = unet.config
     latent = torch.empty(1, config.in_channels, config.sample_size, config.sample_size, device="meta")
-    condition = torch.empty(1, prompt_tokens, config.cross_attention_dim, device="meta")
+    conditions = random_conditions(config, prompt_tokens, 1, torch.device("meta"))
     with torch.no_grad():
-        unet(latent, torch.zeros(1, device="meta"), condition)
+        conditions.predict(unet, latent, torch.zeros(1, device="meta"))
     return total
+
+
+def random_conditions(
+    unet_config: Mapping[str, Any], prompt_tokens: int, samples: int, device: torch.device
+) -> Conditions:
+    """Return conditions of the shape that a U-Net takes, for measuring it."""
+    width = unet_config["cross_attention_dim"]
+    embeddings_BLD = torch.randn(samples, prompt_tokens, width, device=device)
+    if unet_config.get("addition_embed_type") is None:
+        return Conditions(embeddings_BLD)
+    sizes = SIZES * unet_config["addition_time_embed_dim"]
+    pooled = unet_config["projection_class_embeddings_input_dim"] - sizes
+    added = {"text_embeds": pooled, "time_ids": SIZES}
+    return Conditions(
+        embeddings_BLD, {name: torch.randn(samples, count, device=device) for name, count in added.items()}
+    )
 
 
 def milliseconds_per_picture(draws: Sequence[Callable[[], torch.Tensor]]) -> list[float]:

@@ -1,15 +1,16 @@
 """Caption embeddings for training: those that will be used often are kept, the others encoded when needed.
 
 Which captions are kept depends on the job alone, never on what was used before, so that a resumed run sees
-bit-identical embeddings.
+bit-identical embeddings. Nothing here grows with the number of captions that are not kept.
 
-Axes: B batch, K kept captions, L tokens, D width of a token.
+Axes: B batch, K kept captions.
 """
 
 import numpy as np
 import torch
 
 from core.captions import CaptionSet
+from core.conditions import Conditions
 from core.teacher import Teacher
 
 KEPT_BYTES = 1 << 30
@@ -26,30 +27,26 @@ class CaptionEmbeddings:
     captions
         The set that indices refer to; the index one past its last is the blank caption.
     kept
-        Indices of the captions to encode now and keep on the device. The blank one is always kept.
+        Indices, ascending, of the captions to encode now and keep on the device; the blank one always is.
     """
 
     def __init__(self, teacher: Teacher, captions: CaptionSet, kept: np.ndarray) -> None:
         self._teacher, self._captions = teacher, captions
-        kept = np.append(kept, len(captions))
-        self._row = torch.full((len(captions) + 1,), -1)
-        self._row[torch.from_numpy(kept)] = torch.arange(len(kept))
-        self._kept_KLD = torch.cat(
-            [
-                teacher.encode(captions.texts(kept[start : start + ENCODED_AT_ONCE]))
-                for start in range(0, len(kept), ENCODED_AT_ONCE)
-            ]
+        self._caption_K = torch.from_numpy(np.append(kept, len(captions)))
+        self._kept_K = Conditions.concatenate(
+            [teacher.encode(captions.texts(part.tolist())) for part in self._caption_K.split(ENCODED_AT_ONCE)]
         )
 
-    def __call__(self, caption_B: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings of captions, BLD."""
-        row_B = self._row[caption_B]
-        embeddings_BLD = self._kept_KLD[row_B.clamp(min=0).to(self._kept_KLD.device, non_blocking=True)]
-        missing = (row_B < 0).nonzero()[:, 0]
+    def __call__(self, caption_B: torch.Tensor) -> Conditions:
+        """Return the conditions of captions."""
+        row_B = torch.searchsorted(self._caption_K, caption_B)  # the blank caption's index is the largest
+        device = self._kept_K.embeddings_BLD.device
+        conditions = self._kept_K[row_B.to(device, non_blocking=True)]
+        missing = (self._caption_K[row_B] != caption_B).nonzero()[:, 0]
         if len(missing):
-            texts = self._captions.texts(caption_B[missing].tolist())
-            embeddings_BLD[missing.to(embeddings_BLD.device, non_blocking=True)] = self._teacher.encode(texts)
-        return embeddings_BLD
+            encoded = self._teacher.encode(self._captions.texts(caption_B[missing].tolist()))
+            conditions.put(missing.to(device, non_blocking=True), encoded)
+        return conditions
 
 
 def captions_to_keep(captions: CaptionSet, bytes_per_caption: int, replacements: float) -> np.ndarray:

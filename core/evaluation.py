@@ -1,75 +1,124 @@
-"""How good a student is beside its teacher: pictures of drawn and of text-only captions, judged by a CLIP.
+"""How good a student is beside its teacher: both draw the same captions from the same seeds, and are judged.
 
-Both draw the same captions from the same seeds. They are compared with what the teacher draws of these
-captions from other seeds, so that the teacher's own distance, which is not zero, is the best one to hope for.
+They are compared with what the teacher draws of these captions from other seeds, so that the teacher's own
+distance, which is not zero, is the best one to hope for. Captions that were drawn for the training, captions
+that were text only, and those held out on purpose are measured apart.
 
-Axes: B pictures, D embedding.
+What the judge says of each set of pictures is kept on disk, so that an evaluation that was stopped goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from safetensors.numpy import load_file, save_file
 
 from core.artist import Artist
-from core.captions import CaptionSet
+from core.captions import CaptionSet, Split
 from core.cost import count_multiply_accumulates, count_parameters, milliseconds_per_picture
-from core.evaluation_clip import EvaluationClip, load_evaluation_clip
+from core.evaluation_clip import FOLDER, FOLDER_VARIABLE
 from core.events import EventWriter, Progress
-from core.frechet import frechet_distance
+from core.files import replacing
+from core.judges import Judge, Judgements, load_judge
 from core.randomness import derived_seed
-from core.references import References, load_references
+from core.scores import score_pictures
 from core.stopping import StopRequest
-
-PICTURES_PER_CAPTION = 3  # teacher, student, and the teacher from another seed
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What pictures are judged by."""
+class Evaluation:
+    """One evaluation.
 
-    clip: EvaluationClip
-    references: References | None
+    Attributes
+    ----------
+    teacher, student
+        Each draws with its own sampler, steps and guidance; the teacher's say how much is measured.
+    judge
+        Judges the pictures.
+    captions
+        What is drawn.
+    seed
+        The job's.
+    folder
+        Where judgements are kept; of one teacher, student, caption set and seed only.
+    progress, stop
+        Where to report, and whether to stop between two batches.
+    """
 
-    def embed_split(
-        self,
-        teacher: Artist,
-        student: Artist,
-        texts: Sequence[str],
-        seeds: Sequence[int],
-        other_seeds: Sequence[int],
-        progress: Progress,
-        stop: StopRequest,
-    ) -> dict[str, torch.Tensor]:
-        """Draw captions and embed them: by both models from `seeds`, for reference from `other_seeds`."""
-        drawings = {
-            "teacher": (teacher, seeds),
-            "student": (student, seeds),
-            "reference": (teacher, other_seeds),
+    teacher: Artist
+    student: Artist
+    judge: Judge
+    captions: CaptionSet
+    seed: int
+    folder: Path
+    progress: Progress
+    stop: StopRequest
+
+    def measure(self, split: Split) -> dict[str, Any]:
+        """Return the scores of both models on one split, at their own steps and at all further ones."""
+        reference = self._judged(split, "reference", self.teacher)
+        values = {
+            "pictures": self.teacher.evaluation.samples,
+            **self._compare(split, reference, self.teacher, self.student),
         }
-        parts: dict[str, list[torch.Tensor]] = {kind: [] for kind in (*drawings, "texts")}
-        for start in range(0, len(texts), teacher.evaluation.batch_size):
-            batch = slice(start, start + teacher.evaluation.batch_size)
-            parts["texts"].append(self.clip.embed_texts(texts[batch]).cpu())
-            for kind, (artist, artist_seeds) in drawings.items():
-                stop.check()
-                pictures = artist.draw(texts[batch], artist_seeds[batch])
-                parts[kind].append(self.clip.embed_pictures(pictures).cpu())
-                progress.advance(len(pictures))
-        return {kind: torch.cat(embeddings) for kind, embeddings in parts.items()}
+        if self.teacher.evaluation.more_steps:
+            values["by_steps"] = {
+                str(steps): self._compare(
+                    split, reference, self.teacher.at_steps(steps), self.student.at_steps(steps), f"-{steps}"
+                )
+                for steps in self.teacher.evaluation.more_steps
+            }
+        return values
 
-    def scores(
-        self, pictures_BD: torch.Tensor, embeddings: dict[str, torch.Tensor], texts: Sequence[str]
-    ) -> dict[str, float]:
-        """Return the scores of a model's embedded pictures of these captions."""
-        return {
-            "frechet_distance": frechet_distance(pictures_BD.numpy(), embeddings["reference"].numpy()),
-            "clip_score": (pictures_BD * embeddings["texts"]).sum(dim=1).mean().item(),
-            **(self.references.nearest_shares(pictures_BD, texts) if self.references else {}),
-        }
+    def _compare(
+        self, split: Split, reference: Judgements, teacher: Artist, student: Artist, suffix: str = ""
+    ) -> dict[str, Any]:
+        """Return scores and intervals of both models; `suffix` tells files of several step counts apart."""
+        values: dict[str, Any] = {"unet_calls": {}, "intervals": {}}
+        for name, artist in (("teacher", teacher), ("student", student)):
+            judged = self._judged(split, name + suffix, artist)
+            values[name], values["intervals"][name] = score_pictures(
+                judged,
+                reference,
+                self.teacher.evaluation.bootstrap_resamples,
+                derived_seed(self.seed, "bootstrap", split),
+            )
+            values["unet_calls"][name] = artist.unet_calls
+        return values
+
+    def _judged(self, split: Split, name: str, artist: Artist) -> Judgements:
+        """Draw a split's captions and judge the pictures, unless that has been done."""
+        path = self.folder / f"{split}-{name}.safetensors"
+        if not path.exists():
+            parts = list(self._judged_batches(split, name, artist))
+            with replacing(path) as temporary:
+                joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+                save_file(joined, temporary)
+        return load_file(path)
+
+    def _judged_batches(self, split: Split, name: str, artist: Artist) -> Iterator[Judgements]:
+        texts = self._texts(split)
+        seeds = self._seeds(split, "reference" if name == "reference" else "evaluation")
+        for start in range(0, len(texts), artist.evaluation.batch_size):
+            self.stop.check()
+            batch = slice(start, start + artist.evaluation.batch_size)
+            yield self.judge.look(artist.draw(texts[batch], seeds[batch]), texts[batch])
+            self.progress.advance(len(texts[batch]))
+
+    def _texts(self, split: Split) -> list[str]:
+        count = self.teacher.evaluation.samples
+        return self.captions.texts(
+            self.captions.choose(split, count, derived_seed(self.seed, "evaluation", split))
+        )
+
+    def _seeds(self, split: Split, purpose: str) -> Sequence[int]:
+        return [
+            derived_seed(self.seed, purpose, split, number)
+            for number in range(self.teacher.evaluation.samples)
+        ]
 
 
 def evaluate(
@@ -77,49 +126,53 @@ def evaluate(
     student: Artist,
     captions: CaptionSet,
     seed: int,
+    folder: Path,
     events: EventWriter,
     stop: StopRequest,
 ) -> dict[str, Any]:
     """Measure a student beside its teacher.
 
+    Parameters
+    ----------
+    teacher, student, captions, seed, folder, stop
+        As in `Evaluation`.
+    events
+        Where to report.
+
     Returns
     -------
     dict
-        Under ``teacher`` and ``student`` what each costs; under ``drawn`` and ``text_only`` its scores.
+        Under ``teacher`` and ``student`` what each costs; under ``drawn``, ``text_only`` and ``held_out`` the
+        scores of both on such captions, as far as there are any, with their ``intervals``, their
+        ``unet_calls`` for a picture, and the same again ``by_steps``.
     """
-    values: dict[str, Any] = {**measure_costs({"teacher": teacher, "student": student})}
-    clip = load_evaluation_clip(teacher.teacher)
-    if clip is None:
-        events.warning("the teacher comes with no evaluation_clip: pictures are not judged")
-        return values
-    judge = Judge(clip, load_references(teacher.teacher.info.path))
-    count = teacher.evaluation.samples
-    splits = {"drawn": captions.drawn, "text_only": captions.text_only}
-    splits = {name: indices for name, indices in splits.items() if len(indices)}
-    progress = Progress(events, "evaluation", "pictures", PICTURES_PER_CAPTION * count * len(splits))
-    for name, indices in splits.items():
-        texts = captions.texts(choose_captions(indices, count, derived_seed(seed, "evaluation", name)))
-        embeddings = judge.embed_split(
-            teacher,
-            student,
-            texts,
-            seeds=[derived_seed(seed, "evaluation", name, number) for number in range(count)],
-            other_seeds=[derived_seed(seed, "reference", name, number) for number in range(count)],
-            progress=progress,
-            stop=stop,
+    costs = measure_costs({"teacher": teacher, "student": student})
+    return costs | judge_pictures(teacher, student, captions, seed, folder, events, stop)
+
+
+def judge_pictures(
+    teacher: Artist,
+    student: Artist,
+    captions: CaptionSet,
+    seed: int,
+    folder: Path,
+    events: EventWriter,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """Return the scores of `evaluate`; none where there is nothing to judge pictures by."""
+    judge = load_judge(teacher.teacher, teacher.evaluation)
+    if judge is None:
+        events.warning(
+            f"the teacher comes with no {FOLDER}, and {FOLDER_VARIABLE} names none: pictures are not judged"
         )
-        values[name] = {
-            "pictures": count,
-            "teacher": judge.scores(embeddings["teacher"], embeddings, texts),
-            "student": judge.scores(embeddings["student"], embeddings, texts),
-        }
-    return values
-
-
-def choose_captions(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Choose captions in a random order, each as often as any other to within one."""
-    order = np.random.default_rng(seed).permutation(indices)
-    return np.resize(order, count)
+        return {}
+    splits = [split for split, size in captions.splits.items() if size]
+    sets_of_pictures = len(splits) * (3 + 2 * len(teacher.evaluation.more_steps))
+    samples = teacher.evaluation.samples
+    done = len(list(folder.glob("*.safetensors"))) * samples
+    progress = Progress(events, "evaluation", "pictures", sets_of_pictures * samples, done)
+    evaluation = Evaluation(teacher, student, judge, captions, seed, folder, progress, stop)
+    return {split: evaluation.measure(split) for split in splits}
 
 
 def measure_costs(artists: dict[str, Artist]) -> dict[str, dict[str, float]]:

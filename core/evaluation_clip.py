@@ -1,10 +1,11 @@
-"""The CLIP that judges pictures: it comes with the teacher, in its folder ``evaluation_clip/``.
+"""The CLIP that judges pictures: in the teacher's folder ``evaluation_clip/``, or else the machine's own.
 
 Axes: B batch, C channels, H W height and width, D embedding.
 """
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from core.teacher import Teacher, load_frozen
+from core.frozen import load_frozen
+from core.teacher import Teacher
 
 FOLDER = "evaluation_clip"
+FOLDER_VARIABLE = "CONDENSER_EVALUATION_CLIP"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class EvaluationClip:
     size: int
     mean: list[float]
     std: list[float]
+
+    @property
+    def scale(self) -> float:
+        """What similarities are multiplied by before a softmax takes them for logits."""
+        return self.model.logit_scale.exp().item()
 
     @torch.no_grad()
     def embed_pictures(self, pictures_BCHW: torch.Tensor) -> torch.Tensor:
@@ -63,16 +71,25 @@ class EvaluationClip:
         return F.normalize(features.pooler_output, dim=-1)
 
 
-def load_evaluation_clip(teacher: Teacher) -> EvaluationClip | None:
-    """Load the CLIP in a teacher's folder, or return None if there is none."""
-    folder: Path = teacher.info.path / FOLDER
+def load_evaluation_clip(
+    teacher: Teacher, environment: Mapping[str, str] = os.environ
+) -> EvaluationClip | None:
+    """Load the CLIP in a teacher's folder or the one that the environment names; None if there is neither.
+
+    A folder without a tokenizer of its own uses the teacher's.
+    """
+    folder = teacher.info.path / FOLDER
     if not folder.is_dir():
-        return None
+        named = environment.get(FOLDER_VARIABLE)
+        if not named:
+            return None
+        folder = Path(named)
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     model = load_frozen(CLIPModel, folder).to(teacher.device)
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
     return EvaluationClip(
         model=model,
-        tokenizer=teacher.tokenizer,
+        tokenizer=CLIPTokenizer.from_pretrained(folder) if has_tokenizer else teacher.tokenizer,
         size=model.config.vision_config.image_size,
         mean=settings["image_mean"],
         std=settings["image_std"],

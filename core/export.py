@@ -1,7 +1,8 @@
 """The student as a diffusers pipeline folder that plain ``from_pretrained`` loads.
 
-It holds the averaged weights, everything else of the teacher's pipeline, the teacher's licence, a model card,
-and a manifest that says what it was made from. It appears complete or not at all, and holds nothing but data.
+It holds the averaged weights in several precisions and under several names, everything else of the teacher's
+pipeline, the teacher's licence, a model card, and a manifest that says what it was made from. It appears
+complete or not at all, and holds nothing but data.
 """
 
 import json
@@ -12,20 +13,26 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 
 from core.captions import CaptionSet
+from core.few_step_scheduler import write_few_step_scheduler
 from core.files import describe_files, replacing, write_json
-from core.model_card import write_model_card
-from core.registry import safetensors_header, weight_files
-from core.spec import DistillationSpec
+from core.model_card import NO_MID_BLOCK, write_model_card
+from core.original_names import original_names
+from core.registry import LICENCE_FILES, safetensors_header, weight_files
+from core.spec import DistillationSpec, ExportSpec
 from core.teacher import Teacher
+from core.verify import FORMAT, MANIFEST_FILE
 
-FORMAT = 1
 FOLDER = "student"
 GRID_FILE = "teacher-vs-student.png"
 REPLACED_COMPONENT = "unet"
 VERSIONED = ("torch", "diffusers", "transformers", "safetensors")
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+VARIANT_FILE = "diffusion_pytorch_model.{variant}.safetensors"
+SINGLE_FILE = "unet.fp16.safetensors"
 COPIED_SUFFIXES = {".json", ".txt", ".safetensors"}
 
 
@@ -71,13 +78,15 @@ def export_student(
     with replacing(folder) as temporary:
         temporary.mkdir()
         _copy_pipeline(teacher.info.path, temporary)
-        student.to(stored_dtype(teacher)).save_pretrained(
-            temporary / REPLACED_COMPONENT, safe_serialization=True
-        )
-        student.to(torch.float32)
+        if spec.few_step:
+            write_few_step_scheduler(temporary, spec.few_step.steps)
+        _save_unet(student, stored_dtype(teacher), spec.export, temporary)
         shutil.copyfile(grid, temporary / GRID_FILE)
         licences = _copy_licences(teacher.info.path, temporary)
-        write_model_card(temporary / "README.md", teacher.info, spec, values, GRID_FILE, licences)
+        has_mid_block = student.mid_block is not None
+        write_model_card(
+            temporary / "README.md", teacher.info, spec, values, GRID_FILE, licences, has_mid_block
+        )
         manifest = {
             "format": FORMAT,
             "teacher": {"id": teacher.info.id, "revision": teacher.info.revision},
@@ -91,8 +100,37 @@ def export_student(
             "versions": {name: version(name) for name in VERSIONED},
             "files": describe_files(temporary),
         }
-        write_json(temporary / "manifest.json", manifest)
+        write_json(temporary / MANIFEST_FILE, manifest)
     return folder
+
+
+def export_warnings(folder: Path) -> list[str]:
+    """Return what the user of an exported student should be told."""
+    warnings = []
+    if not any(file for pattern in LICENCE_FILES for file in folder.glob(pattern)):
+        warnings.append(
+            "the teacher's folder holds no licence text; find out its terms before passing the student on"
+        )
+    config = json.loads((folder / REPLACED_COMPONENT / "config.json").read_text(encoding="utf-8"))
+    if config["mid_block_type"] is None:
+        warnings.append(NO_MID_BLOCK)
+    return warnings
+
+
+def _save_unet(student: UNet2DConditionModel, stored: torch.dtype, export: ExportSpec, folder: Path) -> None:
+    """Save the U-Net in its teacher's precision, in others beside it, and under the original names."""
+    component = folder / REPLACED_COMPONENT
+    student.to(stored).save_pretrained(component, safe_serialization=True)
+    student.to(torch.float32)  # loses nothing, for `as_exported` has rounded it already
+    metadata = {"format": "pt"}  # transformers and diffusers refuse files that do not say so
+    for variant in export.variants:
+        if VARIANTS[variant] != stored:
+            rounded = {name: weight.to(VARIANTS[variant]) for name, weight in student.state_dict().items()}
+            save_file(rounded, component / VARIANT_FILE.format(variant=variant), metadata)
+    if export.single_file:
+        state = student.state_dict()
+        rounded = {original: state[name].half() for name, original in original_names(state).items()}
+        save_file(rounded, folder / SINGLE_FILE, metadata)
 
 
 def _copy_pipeline(teacher: Path, folder: Path) -> None:
@@ -114,7 +152,7 @@ def _copy_pipeline(teacher: Path, folder: Path) -> None:
 
 
 def _copy_licences(teacher: Path, folder: Path) -> list[str]:
-    licences = [file for pattern in ("LICENSE*", "LICENCE*") for file in sorted(teacher.glob(pattern))]
+    licences = [file for pattern in LICENCE_FILES for file in sorted(teacher.glob(pattern))]
     for file in licences:
         shutil.copyfile(file, folder / file.name)
     return [file.name for file in licences]

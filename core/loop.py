@@ -1,35 +1,46 @@
-"""The training loop: the student learns to predict what its teacher predicts.
+"""The training loop: an objective is stepped down, course by course.
 
 One step reads nothing back from the device and does no I/O; the loop around it is plain Python that reports,
-draws samples, writes checkpoints and stops. Progress is counted in samples seen, from which all randomness of
-a step follows, so a run that was killed and resumed ends with the weights of one that was not.
-
-Axes: B batch, C channels, H W height and width.
+draws samples, writes checkpoints and stops. Steps are counted over the whole job, from which all randomness
+of a step follows, so a run that was killed and resumed ends with the weights of one that was not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from core.batches import Batch, BatchSource
-from core.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
-from core.events import EventWriter, Progress
-from core.losses import distillation_loss
+from core.checkpoints import checkpoint_step, load_modules, load_optimiser, newest_checkpoint, save_checkpoint
+from core.events import EventWriter, Phase, Progress
+from core.noise_matching import NoiseMatching
+from core.noise_process import noise_process
 from core.optimisation import build_optimiser, learning_rate, update_average
-from core.running_metrics import METRICS, RunningMetrics
-from core.spec import DistillationSpec, MethodSpec, TrainingSpec
+from core.running_metrics import RunningMetrics
+from core.spec import DistillationSpec, TrainingSpec
 from core.stopping import StopRequest
 from core.taps import TappedUNet, tap_pair
 from core.teacher import Teacher
 
 
+class Objective(Protocol):
+    """What a student is trained for.
+
+    It yields its loss in parts, each with terms to be reported beside it; what is minimised is the sum of all
+    ``loss``. Gradients are taken part by part, so that no two parts' graphs are in memory at once.
+    """
+
+    def __call__(self, student: TappedUNet, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield the parts of the loss of a batch."""
+
+
 @dataclass
 class TrainingState:
-    """What a step changes.
+    """What a step changes, and what it is held against.
 
     Attributes
     ----------
@@ -40,13 +51,56 @@ class TrainingState:
     optimiser
         AdamW over all of `student`.
     step
-        Steps finished.
+        Steps finished, in the whole job.
+    guide
+        An earlier student that this one learns from, where it does not learn from its teacher.
     """
 
     student: TappedUNet
     average: UNet2DConditionModel
     optimiser: torch.optim.Optimizer
     step: int = 0
+    guide: UNet2DConditionModel | None = None
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds besides the optimiser, by the names of its files."""
+        modules = {"model": self.student, "average": self.average}
+        return modules if self.guide is None else modules | {"guide": self.guide}
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint."""
+        load_modules(checkpoint, self.modules)
+        load_optimiser(checkpoint, self.optimiser)
+        self.step = checkpoint_step(checkpoint)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A stretch of steps with one objective.
+
+    Attributes
+    ----------
+    phase
+        What it is reported as.
+    first_step
+        Steps of the job before it.
+    training
+        How many steps it has, and how they are made.
+    batches
+        The data.
+    progress
+        Counts its steps.
+    draw_samples
+        Draws a sample grid with the averaged weights after a step of the job.
+    """
+
+    phase: Phase
+    first_step: int
+    training: TrainingSpec
+    batches: BatchSource
+    progress: Progress
+    draw_samples: Callable[[UNet2DConditionModel, int], None]
 
 
 def train(
@@ -59,7 +113,7 @@ def train(
     events: EventWriter,
     stop: StopRequest,
 ) -> UNet2DConditionModel:
-    """Train a student, from its newest checkpoint if it has one.
+    """Train a student to predict what its teacher predicts, from its newest checkpoint if it has one.
 
     Parameters
     ----------
@@ -81,82 +135,114 @@ def train(
     Returns
     -------
     UNet2DConditionModel
-        The average of the student's weights.
+        The average of the student's weights: of the newest checkpoint, if that lies beyond the training.
 
     Raises
     ------
     DivergedError
         If the loss is not finite.
     """
-    training = spec.training
-    tapped_teacher, tapped_student = tap_pair(teacher.unet, student, spec.seed)
+    average, newest = frozen_copy(student), newest_checkpoint(checkpoints)
+    if newest and checkpoint_step(newest) > spec.training.steps:
+        load_modules(newest, {"average": average})
+        return average
+    tapped_teacher, tapped_student = tap_pair(teacher.unet, student, spec.method.features, spec.seed)
     tapped_student.to(teacher.device)
-    optimiser = build_optimiser(tapped_student.parameters(), training)
-    state = TrainingState(tapped_student, frozen_copy(student), optimiser)
-    if checkpoint := newest_checkpoint(checkpoints):
-        state.step = load_checkpoint(checkpoint, state.student, state.average, state.optimiser)
+    state = TrainingState(
+        tapped_student, average, build_optimiser(tapped_student.parameters(), spec.training)
+    )
+    if newest:
+        state.load(newest)
+    process = noise_process(teacher.noise_schedule(), teacher.scheduler_config)
+    objective = NoiseMatching(
+        tapped_teacher,
+        process,
+        spec.method,
+        stride=max(1, process.timesteps // spec.evaluation.steps),
+        precision=teacher.precision,
+    )
+    progress = Progress(events, "training", "steps", spec.training.steps, done=state.step)
+    course = Course("training", 0, spec.training, batches, progress, draw_samples)
+    run_course(course, state, objective, checkpoints, events, stop)
+    tapped_teacher.untap()
+    return average
 
-    alphas_cumprod = teacher.noise_schedule()
-    progress = Progress(events, "training", "steps", training.steps, done=state.step)
-    metrics = RunningMetrics(events, teacher.device)
-    while state.step < training.steps:
-        batch = batches.batch(state.step * training.batch_size, training.batch_size)
-        metrics.add(
-            train_step(state, tapped_teacher, batch, alphas_cumprod, training, spec.method, teacher.precision)
-        )
-        progress.report(state.step)
 
-        last = state.step == training.steps
-        saving = last or stop.requested or state.step % training.checkpoint_every == 0
+def run_course(
+    course: Course,
+    state: TrainingState,
+    objective: Objective,
+    checkpoints: Path,
+    events: EventWriter,
+    stop: StopRequest,
+) -> None:
+    """Step a student to the end of a course, from wherever in it the student is."""
+    training, first = course.training, course.first_step
+    last = first + training.steps
+    metrics = RunningMetrics(events, course.phase)
+    while state.step < last:
+        batch = course.batches.batch(state.step * training.batch_size, training.batch_size)
+        metrics.add(train_step(state, objective, batch, training, state.step - first))
+        course.progress.advance(1)
+
+        at_end = state.step == last
+        saving = at_end or stop.requested or state.step % training.checkpoint_every == 0
         if saving or state.step % training.log_every == 0:
-            metrics.report(state.step, training.batch_size, learning_rate(training, state.step - 1))
+            rate = learning_rate(training, state.step - first - 1)
+            metrics.report(state.step, training.batch_size, rate)
         metrics.pause()
-        if last or state.step % training.sample_every == 0:
-            draw_samples(state.average, state.step)
+        if at_end or state.step % training.sample_every == 0:
+            course.draw_samples(state.average, state.step)
         if saving:
-            path = save_checkpoint(checkpoints, state.step, state.student, state.average, state.optimiser)
+            path = save_checkpoint(checkpoints, state.step, state.modules, state.optimiser)
             events.write("checkpoint", step=state.step, path=f"{checkpoints.name}/{path.name}")
             stop.check()
         metrics.go_on()
-    return state.average
 
 
 def train_step(
-    state: TrainingState,
-    teacher: TappedUNet,
-    batch: Batch,
-    alphas_cumprod: torch.Tensor,
-    training: TrainingSpec,
-    method: MethodSpec,
-    precision: torch.dtype,
-) -> torch.Tensor:
-    """Make one optimiser step and return the values of `METRICS`, left on the device."""
+    state: TrainingState, objective: Objective, batch: Batch, training: TrainingSpec, course_step: int
+) -> dict[str, torch.Tensor]:
+    """Make one optimiser step and return its metrics, left on the device.
+
+    Parameters
+    ----------
+    state
+        What is changed.
+    objective
+        What for.
+    batch
+        The samples.
+    training
+        How the step is made.
+    course_step
+        Steps of the course before this one, which the learning rate and the average go by.
+    """
     for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(training, state.step)
-    metrics = torch.zeros(len(METRICS), device=alphas_cumprod.device)
+        group["lr"] = learning_rate(training, course_step)
     micro_batch_size = training.micro_batch_size or training.batch_size
+    share = micro_batch_size / training.batch_size
+    metrics: dict[str, torch.Tensor] = {}
     for micro in batch.split(micro_batch_size):
-        # x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε
-        alpha_B111 = alphas_cumprod[micro.timestep_B][:, None, None, None]
-        noisy_BCHW = alpha_B111.sqrt() * micro.latents_BCHW + (1 - alpha_B111).sqrt() * micro.noise_BCHW
-        with torch.autocast(noisy_BCHW.device.type, precision, enabled=precision != torch.float32):
-            with torch.no_grad():
-                target = teacher(noisy_BCHW, micro.timestep_B, micro.prompts_BLD)
-            prediction = state.student(noisy_BCHW, micro.timestep_B, micro.prompts_BLD)
-        loss = distillation_loss(prediction, target, method)
-        share = micro_batch_size / training.batch_size
-        (loss.total * share).backward()
-        metrics[:3] += torch.stack(loss).detach() * share
-    metrics[3] = nn.utils.clip_grad_norm_(state.student.parameters(), training.gradient_clip)
+        for terms in objective(state.student, micro):
+            (share * terms["loss"]).backward()
+            for name, term in terms.items():
+                metrics[name] = metrics.get(name, 0) + share * term.detach()
+    metrics["gradient_norm"] = nn.utils.clip_grad_norm_(state.student.parameters(), training.gradient_clip)
     state.optimiser.step()
     state.optimiser.zero_grad()
     state.step += 1
-    update_average(state.average, state.student.unet, training.ema_decay, state.step)
+    update_average(state.average, state.student.unet, training.ema_decay, course_step + 1)
     return metrics
 
 
 def frozen_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Return a frozen copy of a model, without its taps."""
+    return trainable_copy(unet).eval().requires_grad_(False)
+
+
+def trainable_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Return a copy of a model in training mode, without its taps."""
     duplicate = UNet2DConditionModel.from_config(unet.config).to(unet.device)
     duplicate.load_state_dict(unet.state_dict())
-    return duplicate.eval().requires_grad_(False)
+    return duplicate.train()

@@ -1,4 +1,4 @@
-"""The stages of a job, in order: captions, latents, training, evaluation, export.
+"""The stages of a job, in order: captions, latents, training, few-step transfer, evaluation, export.
 
 Each stage leaves what it made in the job's folder, and takes up what an earlier run of the same job left
 there.
@@ -14,24 +14,29 @@ from diffusers import UNet2DConditionModel
 
 from core.artist import Artist
 from core.batches import BatchSource
-from core.captions import CaptionSet, prepare_captions
+from core.captions import CaptionSet, prepare_captions, report_captions
 from core.conditioning import replacement_probability
 from core.embeddings import CaptionEmbeddings, captions_to_keep
 from core.evaluation import evaluate
-from core.events import EventWriter, Progress
-from core.export import FOLDER, as_exported, export_student
+from core.events import EventWriter
+from core.export import FOLDER, as_exported, export_student, export_warnings
+from core.few_step import transfer
 from core.files import remove_leftovers, write_json
+from core.judges import check_judge
 from core.latents import LatentSet, prepare_latents
 from core.loop import train
 from core.optimisation import choose_precision
 from core.samples import SampleGrid, prepare_samples
-from core.spec import DistillationSpec, DrawnByCount, derive_student, student_name
+from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec
 from core.stopping import StopRequest
+from core.student_choice import StudentChoice, choose_student
 from core.student_weights import build_student
 from core.students import student_rule
-from core.teacher import Teacher, load_teacher, resolve_teacher
+from core.teacher import Teacher, load_teacher
+from core.teacher_refs import resolve_teacher
 
 RESULT_FILE = "result.json"
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,10 @@ def run_job(job: Job) -> None:
 
     events.phase("captions")
     info = resolve_teacher(spec.teacher, job.teachers)
-    student_config = derive_student(info.unet_config, spec.student)
+    choice = choose_student(info.unet_config, spec.student, info.prompt_tokens)
     captions = prepare_captions(spec, job.workdir / "captions", job.teachers)
-    Progress(events, "captions", "captions", len(captions)).report(len(captions))
-    if isinstance(spec.drawn, DrawnByCount) and spec.drawn.count > len(captions):
-        events.warning(f"there are only {len(captions)} captions: the teacher draws all of them")
+    report_captions(captions, spec, events)
+    check_judge(spec.evaluation)
 
     events.phase("latents")
     teacher = load_teacher(info, device, choose_precision(spec.training, device))
@@ -82,12 +86,17 @@ def run_job(job: Job) -> None:
 
     events.phase("training")
     samples = prepare_samples(Artist(teacher, teacher.unet, spec.evaluation), captions, spec)
-    student = build_student(student_config, student_rule(spec.student), teacher.unet, spec.seed)
-    student = _train(job, teacher, student, captions, latents, samples)
+    student = build_student(choice.config, student_rule(choice.student), teacher.unet, spec.seed)
+    batches = _make_batches(job, teacher, captions, latents)
+    student = _train(job, teacher, student, batches, samples)
+
+    if spec.few_step:
+        events.phase("few_step")
+        student = _transfer(job, spec.few_step, teacher, student, batches, samples)
 
     events.phase("evaluation")
     student = as_exported(student, teacher)
-    values = _evaluate(job, teacher, student, captions)
+    values = _evaluate(job, teacher, choice, student, captions)
 
     events.phase("export")
     _export(job, teacher, student, captions, samples, values)
@@ -95,78 +104,91 @@ def run_job(job: Job) -> None:
     events.write("result", values=values)
 
 
-def _train(
-    job: Job,
-    teacher: Teacher,
-    student: UNet2DConditionModel,
-    captions: CaptionSet,
-    latents: LatentSet,
-    samples: SampleGrid,
-) -> UNet2DConditionModel:
-    spec = job.spec
+def _make_batches(job: Job, teacher: Teacher, captions: CaptionSet, latents: LatentSet) -> BatchSource:
     timesteps = len(teacher.noise_schedule())
-    batches = BatchSource(
+    return BatchSource(
         latents=latents,
-        embeddings=_embed_captions(spec, teacher, captions, timesteps),
+        embeddings=_embed_captions(job.spec, teacher, captions, timesteps),
         caption_count=len(captions),
-        method=spec.method,
+        method=job.spec.method,
         timesteps=timesteps,
-        seed=spec.seed,
+        seed=job.spec.seed,
         device=teacher.device,
     )
 
+
+def _train(
+    job: Job, teacher: Teacher, student: UNet2DConditionModel, batches: BatchSource, samples: SampleGrid
+) -> UNet2DConditionModel:
     def draw_samples(average: UNet2DConditionModel, step: int) -> None:
-        artist = Artist(teacher, average, spec.evaluation)
+        artist = Artist(teacher, average, job.spec.evaluation)
         samples.save_sample(artist, step, job.workdir / "samples", job.events)
 
-    return train(
-        teacher,
-        student,
-        batches,
-        spec,
-        job.workdir / "checkpoints",
-        draw_samples,
-        job.events,
-        job.stop,
+    checkpoints = job.workdir / CHECKPOINTS
+    return train(teacher, student, batches, job.spec, checkpoints, draw_samples, job.events, job.stop)
+
+
+def _transfer(
+    job: Job,
+    few_step: FewStepSpec,
+    teacher: Teacher,
+    student: UNet2DConditionModel,
+    batches: BatchSource,
+    samples: SampleGrid,
+) -> UNet2DConditionModel:
+    def draw_samples(drawing: EvaluationSpec, average: UNet2DConditionModel, step: int) -> None:
+        artist = Artist(teacher, average, drawing)
+        samples.save_sample(artist, step, job.workdir / "samples", job.events)
+
+    checkpoints = job.workdir / CHECKPOINTS
+    return transfer(
+        teacher, student, batches, job.spec, few_step, checkpoints, draw_samples, job.events, job.stop
     )
 
 
 def _embed_captions(
     spec: DistillationSpec, teacher: Teacher, captions: CaptionSet, timesteps: int
 ) -> CaptionEmbeddings:
-    blank = teacher.encode([""])
     u = torch.arange(timesteps) / timesteps
     replaced = replacement_probability(spec.method.random_conditioning, u).mean().item()
-    replacements = replaced * spec.training.steps * spec.training.batch_size
-    kept = captions_to_keep(captions, blank.numel() * blank.element_size(), replacements)
+    replacements = replaced * spec.optimiser_steps * spec.training.batch_size
+    kept = captions_to_keep(captions, teacher.encode([""]).size_in_bytes, replacements)
     return CaptionEmbeddings(teacher, captions, kept)
 
 
 def _evaluate(
-    job: Job, teacher: Teacher, student: UNet2DConditionModel, captions: CaptionSet
+    job: Job, teacher: Teacher, choice: StudentChoice, student: UNet2DConditionModel, captions: CaptionSet
 ) -> dict[str, Any]:
     result = job.workdir / RESULT_FILE
     if result.exists():
         return json.loads(result.read_text(encoding="utf-8"))
     values = evaluate(
         Artist(teacher, teacher.unet, job.spec.evaluation),
-        Artist(teacher, student, job.spec.evaluation),
+        Artist(teacher, student, job.spec.student_drawing),
         captions,
         job.spec.seed,
+        job.workdir / "evaluation",
         job.events,
         job.stop,
     )
     values["teacher"].update(id=teacher.info.id, revision=teacher.info.revision)
-    values["student"].update(name=student_name(job.spec.student))
+    values["student"].update(choice.describe())
     values["captions"] = {
         "count": len(captions),
-        "drawn": len(captions.drawn),
+        **captions.splits,
         "sha256": captions.content_hash,
+        "report": captions.report,
     }
     values["training"] = {
         "steps": job.spec.training.steps,
         "samples": job.spec.training.steps * job.spec.training.batch_size,
     }
+    if few_step := job.spec.few_step:
+        values["few_step"] = {
+            "steps": few_step.steps,
+            "rounds": few_step.rounds,
+            "training_steps": len(few_step.rounds) * few_step.training_steps,
+        }
     write_json(result, values)
     return values
 
@@ -182,16 +204,14 @@ def _export(
     grid = job.workdir / "samples" / "final.png"
     teacher_cost, student_cost = values["teacher"], values["student"]
     samples.save(
-        Artist(teacher, student, job.spec.evaluation),
+        Artist(teacher, student, job.spec.student_drawing),
         grid,
         (_label("teacher", teacher_cost), _label(values["student"]["name"], student_cost)),
         title=f"{teacher.info.id} and its student {values['student']['name']}: same prompts, same seeds",
     )
     folder = export_student(student, teacher, captions, job.spec, values, grid, job.workdir)
-    if not any(folder.glob("LICEN[CS]E*")):
-        job.events.warning(
-            "the teacher's folder holds no licence text; find out its terms before passing the student on"
-        )
+    for warning in export_warnings(folder):
+        job.events.warning(warning)
 
 
 def _label(name: str, cost: dict[str, Any]) -> str:

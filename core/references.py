@@ -31,24 +31,23 @@ class References:
     embeddings_ND: torch.Tensor
     row_of_caption: dict[str, int]
 
-    def nearest_shares(
-        self, embeddings_MD: torch.Tensor, captions: Sequence[str], among: Sequence[int] = (1, 5)
-    ) -> dict[str, float]:
-        """Return the shares of pictures whose own reference is the nearest one, or among the nearest few.
+    def ranks(self, embeddings_MD: torch.Tensor, captions: Sequence[str]) -> torch.Tensor:
+        """Return for each picture, M, how many references it is nearer to than to its own; 0 is the best.
 
-        Pictures whose caption asks for no reference are left out; without any other there is no share.
+        NaN stands for a picture whose caption asks for no reference.
         """
+        rank_M = torch.full((len(captions),), torch.nan)
         known = [place for place, caption in enumerate(captions) if caption in self.row_of_caption]
-        if not known:
-            return {}
-        own_M = torch.tensor([self.row_of_caption[captions[place]] for place in known])
-        similarity_MN = embeddings_MD[known].float().cpu() @ self.embeddings_ND.T
-        own_similarity_M = similarity_MN.gather(1, own_M[:, None])
-        rank_M = (similarity_MN > own_similarity_M).sum(dim=1)
-        return {
-            "nearest_pictures": len(known),
-            **{f"nearest_top{count}": (rank_M < count).float().mean().item() for count in among},
-        }
+        if known:
+            own_K = torch.tensor([self.row_of_caption[captions[place]] for place in known])
+            similarity_KN = embeddings_MD[known] @ self.embeddings_ND.T
+            own_similarity_K = similarity_KN.gather(1, own_K[:, None])
+            rank_M[known] = (similarity_KN > own_similarity_K).sum(dim=1).float()
+        return rank_M
+
+    def probabilities(self, embeddings_MD: torch.Tensor, scale: float) -> torch.Tensor:
+        """Return for each picture the probability of being each reference, MN, by scaled similarity."""
+        return (scale * embeddings_MD @ self.embeddings_ND.T).softmax(dim=1)
 
 
 def load_references(folder: Path) -> References | None:

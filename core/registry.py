@@ -6,22 +6,27 @@ list teachers and check students against them.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import BadTeacherError, UnknownTeacherError
+from core.families import FamilyName, check_part_config, check_pipeline, check_scheduler_config, find_family
+from core.unet_layout import check_unet
 
 logger = logging.getLogger(__name__)
 
-FAMILIES: dict[str, Literal["sd1"]] = {"StableDiffusionPipeline": "sd1"}
 SAMPLED_BLOCKS = 16
 SAMPLED_BLOCK_BYTES = 65_536
+PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a folder does not say
+PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 
 
 class TeacherInfo(BaseModel):
@@ -39,8 +44,10 @@ class TeacherInfo(BaseModel):
         The U-Net's config, from which students are derived.
     parameters
         Parameters of the U-Net, counted from the headers of its weight files.
+    prompt_tokens
+        Tokens that every prompt is padded to.
     licence
-        The licence's short name, where the folder says so.
+        The licence's short name, where ``teacher.json`` or the model card says so.
     revision
         A hash that changes with the teacher's configs and weights.
     title, description
@@ -53,9 +60,10 @@ class TeacherInfo(BaseModel):
 
     id: str
     path: Path
-    family: Literal["sd1"]
+    family: FamilyName
     unet_config: dict[str, Any]
     parameters: int
+    prompt_tokens: int = PROMPT_TOKENS
     licence: str | None = None
     revision: str
     title: str | None = None
@@ -97,23 +105,26 @@ def read_teacher(path: Path) -> TeacherInfo:
     Raises
     ------
     BadTeacherError
-        If it is no pipeline of a known family, or has no safetensors weights.
+        If it is no pipeline of a known family, needs code of its own, or has no safetensors weights.
     """
-    pipeline = _read_json(path / "model_index.json").get("_class_name")
-    if pipeline not in FAMILIES:
-        raise BadTeacherError(
-            f"{path.name} is a {pipeline}, which cannot be distilled",
-            f"known pipelines: {', '.join(FAMILIES)}",
-        )
-    about = _read_json(path / "teacher.json") if (path / "teacher.json").is_file() else {}
-    unet_weights = weight_files(path / "unet")
+    index = read_json(path / "model_index.json")
+    check_pipeline(index, path.name)
+    unet_config = read_json(path / "unet" / "config.json")
+    check_unet(unet_config)
+    family = find_family(index, unet_config)
+    for part in family.parts:
+        _check_part(path / part)
+    if (path / "scheduler" / "scheduler_config.json").is_file():
+        check_scheduler_config(read_json(path / "scheduler" / "scheduler_config.json"), path.name)
+    about = read_json(path / "teacher.json") if (path / "teacher.json").is_file() else {}
     return TeacherInfo(
         id=about.get("id", path.name),
         path=path,
-        family=FAMILIES[pipeline],
-        unet_config=_read_json(path / "unet" / "config.json"),
-        parameters=sum(map(count_parameters, unet_weights)),
-        licence=about.get("licence"),
+        family=family.name,
+        unet_config=unet_config,
+        parameters=sum(map(count_parameters, weight_files(path / "unet"))),
+        prompt_tokens=_prompt_tokens(path / "text_encoder"),
+        licence=about.get("licence") or _licence_of_card(path / "README.md"),
         revision=_revision(path),
         title=about.get("name"),
         description=about.get("description"),
@@ -129,11 +140,24 @@ def weight_files(component: Path) -> list[Path]:
     files = sorted(component.glob("*.safetensors"))
     plain = [file for file in files if file.name.count(".") == 1]
     if not plain:
+        pickles = [file.name for pattern in PICKLES for file in sorted(component.glob(pattern))]
+        instead = f", only {pickles[0]}: a pickle, which can run code when it is read" if pickles else ""
         raise BadTeacherError(
-            f"{component.parent.name}/{component.name} has no safetensors weights",
+            f"{component.parent.name}/{component.name} has no safetensors weights{instead}",
             "convert the weights to safetensors; pickled weights are never read",
         )
     return plain
+
+
+def part_files(teacher: TeacherInfo) -> dict[str, list[Path]]:
+    """Return the weight files of every part of a teacher but its U-Net."""
+    names = ("text_encoder", "text_encoder_2", "vae")
+    return {name: weight_files(teacher.path / name) for name in names if (teacher.path / name).is_dir()}
+
+
+def part_parameters(teacher: TeacherInfo) -> dict[str, int]:
+    """Return the parameters of every part of a teacher but its U-Net."""
+    return {name: sum(map(count_parameters, files)) for name, files in part_files(teacher).items()}
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
@@ -172,7 +196,43 @@ def _revision(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _check_part(part: Path) -> None:
+    """Refuse a part that asks for code, or that is there without safetensors weights."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if (part / name).is_file():
+            check_part_config(read_json(part / name), part.name, part.parent.name)
+    if part.is_dir() and not part.name.startswith("tokenizer"):
+        weight_files(part)
+
+
+def _prompt_tokens(text_encoder: Path) -> int:
+    config = text_encoder / "config.json"
+    return (
+        int(read_json(config).get("max_position_embeddings", PROMPT_TOKENS))
+        if config.is_file()
+        else PROMPT_TOKENS
+    )
+
+
+def _licence_of_card(card: Path) -> str | None:
+    """Return the licence that a model card's front matter names, as the Hub's model cards do.
+
+    Licences that the Hub has no name for stand there as ``license: other`` and ``license_name: …``.
+    """
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
+    if not lines or lines[0].strip() != "---":
+        return None
+    front_matter = {
+        key: value.strip().strip("'\"")
+        for line in itertools.takewhile(lambda line: line.strip() != "---", lines[1:])
+        for key, _, value in [line.partition(":")]
+    }
+    licence = front_matter.get("license")
+    return front_matter.get("license_name", licence) if licence == "other" else licence or None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file of a teacher."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -6,9 +6,7 @@ import time
 import torch
 
 from core.errors import DivergedError
-from core.events import EventWriter
-
-METRICS = ("loss", "loss_output", "loss_feature", "gradient_norm")
+from core.events import EventWriter, Phase
 
 
 class RunningMetrics:
@@ -18,18 +16,18 @@ class RunningMetrics:
     ----------
     events
         Where to report.
-    device
-        Where the steps leave their values.
+    phase
+        What trains; the specification's section of that name says how.
     """
 
-    def __init__(self, events: EventWriter, device: torch.device) -> None:
-        self._events = events
-        self._sums = torch.zeros(len(METRICS), device=device)
+    def __init__(self, events: EventWriter, phase: Phase) -> None:
+        self._events, self._phase = events, phase
+        self._sums: dict[str, torch.Tensor] = {}
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
 
-    def add(self, values: torch.Tensor) -> None:
-        """Add the values of one step, without waiting for them."""
-        self._sums += values
+    def add(self, values: dict[str, torch.Tensor]) -> None:
+        """Add the values of one step, without waiting for them; every step has the same ones."""
+        self._sums = {name: self._sums.get(name, 0) + value for name, value in values.items()}
         self._steps += 1
 
     def pause(self) -> None:
@@ -48,17 +46,17 @@ class RunningMetrics:
         DivergedError
             If a mean is not finite.
         """
-        means = (self._sums / self._steps).tolist()
+        means = (torch.stack(list(self._sums.values())) / self._steps).tolist()
         self.pause()
         if not all(map(math.isfinite, means)):
             raise DivergedError(
                 f"the loss is no longer a finite number at step {step}",
-                "lower training.learning_rate, or raise training.warmup_steps",
+                f"lower {self._phase}.learning_rate",
             )
-        values = dict(zip(METRICS, means, strict=True))
+        values = dict(zip(self._sums, means, strict=True))
         values["learning_rate"] = learning_rate
         values["samples_per_second"] = self._steps * batch_size / self._seconds
         self._events.write("metrics", step=step, values=values)
-        self._sums.zero_()
+        self._sums = {}
         self._steps, self._seconds = 0, 0.0
         self.go_on()

@@ -7,7 +7,6 @@ import torch
 
 from core.artist import Artist
 from core.captions import CaptionSet
-from core.evaluation import choose_captions
 from core.events import EventWriter
 from core.files import replacing
 from core.grids import draw_grid
@@ -50,9 +49,9 @@ def prepare_samples(teacher: Artist, captions: CaptionSet, spec: DistillationSpe
     """Choose the prompts, unless the specification gives them, and draw the teacher's row."""
     prompts = spec.evaluation.grid_prompts or [
         text
-        for split in (captions.drawn, captions.text_only)
+        for split, size in captions.splits.items()
         for text in captions.texts(
-            choose_captions(split, min(CHOSEN_PER_SPLIT, len(split)), derived_seed(spec.seed, "samples"))
+            captions.choose(split, min(CHOSEN_PER_SPLIT, size), derived_seed(spec.seed, "samples"))
         )
     ]
     seeds = [derived_seed(spec.seed, "samples", column) for column in range(len(prompts))]

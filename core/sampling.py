@@ -3,7 +3,7 @@
 A picture's starting noise follows from its own seed alone, so that it does not depend on its neighbours in a
 batch. The sampler does what diffusers' own pipeline does, in the same order.
 
-Axes: B batch, C channels, H W height and width, L tokens, D width of a token.
+Axes: B batch, C channels, H W height and width.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,19 @@ from typing import Any, Literal
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
 
-SamplerName = Literal["pndm", "ddim", "dpm-solver++"]
+from core.conditions import Conditions
+
+SamplerName = Literal["pndm", "ddim", "ddim-trailing", "dpm-solver++"]
 
 SAMPLERS: dict[SamplerName, tuple[type[Any], dict[str, Any]]] = {
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False}),
+    # From pure noise to the clean latent, which matters the more the fewer the steps are (Lin et al., "Common
+    # Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024).
+    "ddim-trailing": (
+        DDIMScheduler,
+        {"clip_sample": False, "timestep_spacing": "trailing", "set_alpha_to_one": True},
+    ),
     "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
 }
 
@@ -30,8 +38,8 @@ def build_sampler(name: SamplerName, scheduler_config: dict[str, Any]) -> Any:
 @torch.no_grad()
 def draw_latents(
     unet: UNet2DConditionModel,
-    prompts_BLD: torch.Tensor,
-    blank_1LD: torch.Tensor,
+    conditions: Conditions,
+    blank: Conditions,
     seeds: Sequence[int],
     *,
     sampler: Any,
@@ -45,8 +53,8 @@ def draw_latents(
     ----------
     unet
         The model that draws.
-    prompts_BLD, blank_1LD
-        Embeddings of the prompts and of the empty prompt.
+    conditions, blank
+        Those of the prompts, and the one of the empty prompt.
     seeds
         Seed of each picture's starting noise.
     sampler
@@ -68,13 +76,14 @@ def draw_latents(
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     latents = noise.to(unet.device) * sampler.init_noise_sigma
     guided = guidance_scale > 1
-    condition = torch.cat([blank_1LD.expand_as(prompts_BLD), prompts_BLD]) if guided else prompts_BLD
+    if guided:
+        conditions = Conditions.concatenate([blank.expand(len(conditions)), conditions])
     for timestep in sampler.timesteps:
         noisy = sampler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
         with torch.autocast(unet.device.type, precision, enabled=precision != torch.float32):
-            prediction = unet(noisy, timestep, condition, return_dict=False)[0].float()
+            prediction = conditions.predict(unet, noisy, timestep).float()
         if guided:
-            blank, prompted = prediction.chunk(2)
-            prediction = blank + guidance_scale * (prompted - blank)
+            unprompted, prompted = prediction.chunk(2)
+            prediction = unprompted + guidance_scale * (prompted - unprompted)
         latents = sampler.step(prediction, timestep, latents, return_dict=False)[0]
     return latents

@@ -6,80 +6,76 @@ free of torch, because the API process validates specifications and has no torch
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from core.caption_sources import (
+    MAX_CAPTION_CHARACTERS,
+    NO_NUL,
+    BundledCaptions,
+    Caption,
+    CaptionLimits,
+    CaptionSource,
+    DrawnByCount,
+    DrawnByFraction,
+    DrawnByText,
+    FileCaptions,
+    HubCaptions,
+    InlineCaptions,
+)
 from core.errors import InvalidStudentError, UnknownTeacherError
+from core.few_step_spec import FewStepSpec
+from core.method_spec import FeatureMatchingSpec, MethodSpec, RandomConditioningSpec
 from core.registry import TeacherInfo, find_teacher, list_teachers
 from core.spec_model import SpecModel
-from core.students import PRESETS, StudentPreset, WidthStudent, derive_student, student_name
+from core.student_choice import choose_student
+from core.students import (
+    PRESETS,
+    ComputeBudget,
+    ParameterBudget,
+    Student,
+    StudentPreset,
+    WidthStudent,
+    derive_student,
+    fitting_presets,
+    student_name,
+)
 
 __all__ = [
+    "MAX_CAPTION_CHARACTERS",
     "PRESETS",
     "BundledCaptions",
+    "CaptionLimits",
+    "CaptionSource",
+    "ComputeBudget",
     "DistillationSpec",
     "DrawnByCount",
+    "DrawnByFraction",
     "DrawnByText",
     "EvaluationSpec",
+    "ExportSpec",
+    "FeatureMatchingSpec",
+    "FewStepSpec",
     "FileCaptions",
+    "HubCaptions",
     "InlineCaptions",
     "InvalidStudentError",
     "LatentsSpec",
     "MethodSpec",
+    "ParameterBudget",
+    "RandomConditioningSpec",
+    "Student",
     "StudentPreset",
     "TeacherInfo",
     "TrainingSpec",
     "UnknownTeacherError",
     "WidthStudent",
+    "choose_student",
     "derive_student",
     "find_teacher",
+    "fitting_presets",
     "list_teachers",
     "student_name",
 ]
-
-MAX_CAPTION_CHARACTERS = 1_000
-MAX_INLINE_CAPTIONS = 10_000
-
-NO_NUL = r"^[^\x00]*$"  # neither Postgres nor a file name can hold that character
-Caption = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CAPTION_CHARACTERS, pattern=NO_NUL),
-]
-
-
-class InlineCaptions(SpecModel):
-    """Captions given in the request itself."""
-
-    kind: Literal["inline"] = "inline"
-    texts: list[Caption] = Field(min_length=1, max_length=MAX_INLINE_CAPTIONS)
-
-
-class FileCaptions(SpecModel):
-    """Captions in a UTF-8 text file, one a line, on the machine that does the work."""
-
-    kind: Literal["file"] = "file"
-    path: str = Field(min_length=1, max_length=4_096, pattern=NO_NUL)
-
-
-class BundledCaptions(SpecModel):
-    """The caption set that comes with a bundled teacher."""
-
-    kind: Literal["bundled"] = "bundled"
-    name: Literal["emoji-64"] = "emoji-64"
-
-
-CaptionSource = Annotated[InlineCaptions | FileCaptions | BundledCaptions, Field(discriminator="kind")]
-
-
-class DrawnByCount(SpecModel):
-    """Draw a number of captions, chosen from the set by the job's seed."""
-
-    count: int = Field(default=256, ge=1, le=1_000_000)
-
-
-class DrawnByText(SpecModel):
-    """Draw exactly these captions; they join the set if it does not hold them yet."""
-
-    texts: list[Caption] = Field(min_length=1, max_length=MAX_INLINE_CAPTIONS)
 
 
 class LatentsSpec(SpecModel):
@@ -89,46 +85,6 @@ class LatentsSpec(SpecModel):
     steps: int = Field(default=25, ge=1, le=1_000)
     guidance_scale: float = Field(default=7.5, ge=1, le=30)
     batch_size: int = Field(default=16, ge=1, le=1_024)
-
-
-class RandomConditioningSpec(SpecModel):
-    """Probability p(t) that a sample's caption is replaced by one drawn from the whole set.
-
-    With u = t/T: ``exponential`` exp(-5(1-u)); ``sigmoid`` 1/(1+exp(-20(u-0.7))); ``two-sided`` the
-    exponential of the distance to the nearer end; ``quadratic`` (2u-1)²; ``constant`` the same p for every
-    t; ``off`` never.
-
-    References
-    ----------
-    Kim et al., "Random Conditioning for Diffusion Model Compression with Distillation", CVPR 2025.
-    """
-
-    schedule: Literal["exponential", "sigmoid", "two-sided", "quadratic", "constant", "off"] = "exponential"
-    rate: float = Field(default=5.0, gt=0, le=100, description="λ of the exponential schedules.")
-    probability: float = Field(default=0.5, ge=0, le=1, description="p of the constant schedule.")
-
-
-class FeatureMatchingSpec(SpecModel):
-    """Matching of the U-Net's block outputs.
-
-    ``teacher-energy`` divides each point's squared error by the teacher's own mean square there, so that no
-    layer dominates; ``none`` is the published plain sum.
-    """
-
-    weight: float = Field(default=0.1, ge=0, le=1_000)
-    normalisation: Literal["teacher-energy", "none"] = "teacher-energy"
-
-
-class MethodSpec(SpecModel):
-    """The knobs of the distillation method itself."""
-
-    random_conditioning: RandomConditioningSpec = RandomConditioningSpec()
-    blank_probability: float = Field(default=0.1, ge=0, le=1)
-    output_weight: float = Field(default=1.0, gt=0, le=1_000)
-    features: FeatureMatchingSpec = FeatureMatchingSpec()
-    noise_matching_steps: Literal[1] = Field(
-        default=1, description="Visited states per sample; more than one is reserved for a later release."
-    )
 
 
 class TrainingSpec(SpecModel):
@@ -165,17 +121,44 @@ class EvaluationSpec(SpecModel):
     """What is measured and drawn at the end, for teacher and student alike."""
 
     samples: int = Field(
-        default=256, ge=2, le=100_000, description="Pictures per model and split (drawn, text-only)."
+        default=256,
+        ge=2,
+        le=100_000,
+        description="Pictures per model, number of steps and split (drawn, text-only, held-out).",
     )
-    sampler: Literal["pndm", "ddim", "dpm-solver++"] = "dpm-solver++"
+    sampler: Literal["pndm", "ddim", "ddim-trailing", "dpm-solver++"] = "dpm-solver++"
     steps: int = Field(default=20, ge=1, le=1_000)
+    more_steps: list[Annotated[int, Field(ge=1, le=1_000)]] = Field(
+        default=[], max_length=16, description="Further numbers of sampler steps to measure both models at."
+    )
     guidance_scale: float = Field(default=7.5, ge=1, le=30)
     batch_size: int = Field(default=32, ge=1, le=1_024)
+    features: Literal["clip", "inception"] = Field(
+        default="clip",
+        description="What judges pictures: the teacher's or else the machine's CLIP, or the published "
+        "protocol's Inception, whose weights the machine must have.",
+    )
+    bootstrap_resamples: int = Field(
+        default=200, ge=0, le=10_000, description="For the 95 % interval of each score; 0 for no intervals."
+    )
     grid_prompts: list[Caption] | None = Field(
         default=None,
         min_length=1,
         max_length=32,
-        description="Prompts of the sample grids; drawn and text-only captions chosen by seed by default.",
+        description="Prompts of the sample grids; some captions of each split, chosen by seed, by default.",
+    )
+
+
+class ExportSpec(SpecModel):
+    """What lies in the student's folder besides its pipeline in the precision of the teacher's weights."""
+
+    variants: list[Literal["fp16", "bf16"]] = Field(
+        default=["fp16", "bf16"],
+        description="More precisions of the U-Net, for from_pretrained's variant.",
+    )
+    single_file: bool = Field(
+        default=True,
+        description="Whether the U-Net also comes as one file under the original names, as other tools read.",
     )
 
 
@@ -186,15 +169,40 @@ class DistillationSpec(SpecModel):
         min_length=1,
         max_length=512,
         pattern=NO_NUL,
-        description="Id of a teacher, as listed by GET /teachers.",
+        description="Id of a teacher, as listed by GET /teachers; where core runs alone, also a pipeline "
+        "folder or owner/name@revision of the Hugging Face Hub.",
         examples=["emoji-64"],
     )
-    student: StudentPreset | WidthStudent = Field(default="b-small", examples=["b-small", {"width": 0.8}])
+    student: Student = Field(
+        default="b-small",
+        description="A preset, a width, or a budget that the largest student within it is chosen by.",
+        examples=["b-small", {"width": 0.8}, {"max_params": 500_000_000}],
+    )
     captions: CaptionSource = BundledCaptions()
-    drawn: DrawnByCount | DrawnByText = DrawnByCount()
+    caption_limits: CaptionLimits = CaptionLimits()
+    drawn: DrawnByCount | DrawnByFraction | DrawnByText = DrawnByCount()
     latents: LatentsSpec = LatentsSpec()
     method: MethodSpec = MethodSpec()
     training: TrainingSpec = TrainingSpec()
-    few_step: None = Field(default=None, description="Few-step transfer; reserved for a later release.")
+    few_step: FewStepSpec | None = Field(
+        default=None, description="Few-step transfer after the training; none by default."
+    )
     evaluation: EvaluationSpec = EvaluationSpec()
+    export: ExportSpec = ExportSpec()
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @property
+    def student_drawing(self) -> EvaluationSpec:
+        """How the final student draws: as evaluated, or after a transfer in its few steps, unguided."""
+        return self.round_drawing(self.few_step.steps) if self.few_step else self.evaluation
+
+    def round_drawing(self, steps: int | None) -> EvaluationSpec:
+        """How a student draws after a round of its transfer: unguided, and in `steps` unless that is None."""
+        fewer = {} if steps is None else {"sampler": "ddim-trailing", "steps": steps}
+        return self.evaluation.model_copy(update={"guidance_scale": 1.0, **fewer})
+
+    @property
+    def optimiser_steps(self) -> int:
+        """Steps of the training and of the transfer together."""
+        transfer = len(self.few_step.rounds) * self.few_step.training_steps if self.few_step else 0
+        return self.training.steps + transfer

@@ -1,8 +1,9 @@
-"""Where a student's weights start: in the teacher's remaining blocks, or for a width student at random.
+"""Where a student's weights start: in the teacher's remaining blocks or channels, or at random.
 
 A block student's tensors are all found in the teacher by a rule on their names. One tensor can be of another
 shape: without the innermost stage, the first decoder layer reads what the stage before it puts out instead of
-what the innermost stage did, which may be wider. It keeps the weights of its first channels.
+what the innermost stage did, which may be wider. It keeps the weights of its first channels. A width
+student's are cut out of the teacher's, or start at random as in the published method.
 """
 
 import re
@@ -11,6 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core.randomness import derived_seed
+from core.slicing import sliced_weights
 from core.students import StudentRule, UNetConfig
 
 UP_BLOCK = re.compile(r"up_blocks\.(\d+)\.")
@@ -37,8 +39,9 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "student"))
         student = UNet2DConditionModel.from_config(config)
-    if rule.width == 1:
-        student.load_state_dict(weights_from_teacher(student, teacher))
+    if not rule.random_start:
+        start = sliced_weights if rule.width < 1 else weights_from_teacher
+        student.load_state_dict(start(student.to(teacher.device), teacher))
     return student.to(teacher.device).train()
 
 
@@ -47,10 +50,11 @@ def weights_from_teacher(
 ) -> dict[str, torch.Tensor]:
     """Return every tensor of a block student, taken from the teacher's remaining blocks."""
     removed_stages = len(teacher.up_blocks) - len(student.up_blocks)
+    fewer_layers = len(teacher.up_blocks[-1].resnets) - len(student.up_blocks[-1].resnets)
     theirs = teacher.state_dict()
     weights = {}
     for name, tensor in student.state_dict().items():
-        weight = theirs[teacher_name(name, removed_stages)]
+        weight = theirs[teacher_name(name, removed_stages, fewer_layers)]
         if removed_stages and name.startswith(FIRST_DECODER_LAYER) and weight.shape != tensor.shape:
             channels = teacher.config.block_out_channels
             weight = _first_channels(weight, wide=channels[-1], narrow=channels[-2])
@@ -58,15 +62,17 @@ def weights_from_teacher(
     return weights
 
 
-def teacher_name(name: str, removed_stages: int) -> str:
+def teacher_name(name: str, removed_stages: int, fewer_layers: int = 1) -> str:
     """Return the teacher's name of a block student's tensor.
 
-    Of each three layers of a decoder block the first and the last stay, hence the student's layer 1 is the
-    teacher's layer 2; the decoder of a student without innermost stages is shifted by their number.
+    Of the layers of a decoder block the first and the last stay, hence of three the student's layer 1 is the
+    teacher's layer 2; the decoder of a student without innermost stages is shifted by their number. Of the
+    transformer layers of an attention the first ones stay, under their own names.
     """
     if layer := UP_LAYER.fullmatch(name):
         block, kind, place, rest = int(layer[1]), layer[2], int(layer[3]), layer[4]
-        return f"up_blocks.{block + removed_stages}.{kind}.{place + (place > 0)}.{rest}"
+        place += fewer_layers if place else 0
+        return f"up_blocks.{block + removed_stages}.{kind}.{place}.{rest}"
     return UP_BLOCK.sub(lambda block: f"up_blocks.{int(block[1]) + removed_stages}.", name)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core.cost import count_multiply_accumulates, count_parameters
 from core.errors import InvalidStudentError
 from core.students import PRESETS, derive_student
+from core.unet_layout import unet_layout
 
 
 def main() -> None:
@@ -29,10 +29,11 @@ def main() -> None:
         except InvalidStudentError as error:
             table.add_row(name, "", "", error.message)
             continue
+        layout = unet_layout(config, prompt_tokens=options.prompt_tokens)
         table.add_row(
             name,
-            f"{count_parameters(config):,}",
-            f"{count_multiply_accumulates(config, options.prompt_tokens) / 1e9:,.2f}",
+            f"{layout.parameters:,}",
+            f"{layout.layer_multiply_accumulates / 1e9:,.2f}",
             " ".join(map(str, config["block_out_channels"])),
         )
     Console().print(table)

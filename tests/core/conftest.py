@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from safetensors.torch import save_file
 from tokenizers import pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from core.batches import BatchSource
+from core.captions import CaptionSet, prepare_captions
+from core.embeddings import CaptionEmbeddings
+from core.events import EventWriter
+from core.latents import LatentSet
 from core.registry import TeacherInfo, read_teacher
-from core.spec import DistillationSpec
+from core.spec import DistillationSpec, MethodSpec
 from core.teacher import Teacher, load_teacher
 
 CONTEXT = 12
@@ -52,8 +58,47 @@ def sd14_config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def sd21_config() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("sd21_unet_config.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def sdxl_config() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("sdxl_unet_config.json").read_text())
+
+
+@pytest.fixture(scope="session")
 def make_spec() -> Callable[..., DistillationSpec]:
     return small_spec
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> CaptionSet:
+    """Twelve captions, the first five of them drawn."""
+    texts = CAPTIONS[:12]
+    spec = small_spec(captions={"kind": "inline", "texts": texts}, drawn={"texts": texts[:5]})
+    return prepare_captions(spec, tmp_path / "captions", [])
+
+
+@pytest.fixture
+def batches(teacher: Teacher, captions: CaptionSet) -> BatchSource:
+    """Batches of five pictures that nobody drew, in two shards."""
+    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return BatchSource(
+        latents=LatentSet([latents[:3], latents[3:]], 3, torch.from_numpy(captions.drawn)),
+        embeddings=CaptionEmbeddings(teacher, captions, captions.drawn),
+        caption_count=len(captions),
+        method=MethodSpec(),
+        timesteps=1_000,
+        seed=3,
+        device=torch.device("cpu"),
+    )
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Iterator[EventWriter]:
+    with closing(EventWriter(tmp_path / "events.jsonl")) as writer:
+        yield writer
 
 
 def small_spec(**changes: Any) -> DistillationSpec:
@@ -72,7 +117,13 @@ def small_spec(**changes: Any) -> DistillationSpec:
             "sample_every": 3,
             "log_every": 2,
         },
-        "evaluation": {"samples": 4, "steps": 2, "guidance_scale": 2.0, "batch_size": 4},
+        "evaluation": {
+            "samples": 4,
+            "steps": 2,
+            "guidance_scale": 2.0,
+            "batch_size": 4,
+            "bootstrap_resamples": 10,
+        },
         "seed": 7,
     }
     return DistillationSpec.model_validate(sections | changes)

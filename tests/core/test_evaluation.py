@@ -2,74 +2,144 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from transformers import CLIPModel
 
 from core.artist import Artist
 from core.captions import CaptionSet, prepare_captions
 from core.cost import count_multiply_accumulates
-from core.evaluation import choose_captions, evaluate
-from core.evaluation_clip import load_evaluation_clip
+from core.evaluation import evaluate, judge_pictures
+from core.evaluation_clip import FOLDER_VARIABLE, load_evaluation_clip
 from core.events import EventWriter
 from core.grids import CELL, GAP, LABEL_WIDTH, draw_grid
 from core.references import References
 from core.registry import read_teacher
 from core.spec import DistillationSpec, EvaluationSpec
-from core.stopping import StopRequest
+from core.stopping import Stopped, StopRequest
 from core.teacher import Teacher, load_teacher
 
-EVALUATION = EvaluationSpec(samples=5, steps=2, guidance_scale=2, batch_size=2)
+EVALUATION = EvaluationSpec(
+    samples=5, sampler="ddim", steps=2, guidance_scale=2, batch_size=2, bootstrap_resamples=20
+)
 
 
 @pytest.fixture
 def captions(tmp_path: Path) -> CaptionSet:
-    texts = ["small cat", "large cat", "small dog", "a cat on the moon"]
     spec = {
         "teacher": "t",
-        "captions": {"kind": "inline", "texts": texts},
-        "drawn": {"texts": ["small cat"]},
+        "captions": {"kind": "inline", "texts": ["small cat", "large cat", "small dog", "a cat on the moon"]},
+        "drawn": {"texts": ["small cat"], "hold_out": ["dog"]},
     }
     return prepare_captions(DistillationSpec.model_validate(spec), tmp_path / "captions", [])
 
 
 @pytest.fixture
-def events(tmp_path: Path) -> Iterator[EventWriter]:
-    with closing(EventWriter(tmp_path / "events.jsonl")) as writer:
-        yield writer
+def student(teacher: Teacher) -> Artist:
+    """A model that draws in fewer steps and without guidance."""
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel.from_config(teacher.unet.config).eval()
+    return Artist(teacher, unet, EVALUATION.model_copy(update={"steps": 1, "guidance_scale": 1.0}))
 
 
-def test_a_teacher_beside_itself_scores_the_same_in_both_splits(
-    teacher: Teacher, captions: CaptionSet, events: EventWriter
+class Counting(StopRequest):
+    """Counts the batches that are drawn, and asks to stop after some of them."""
+
+    def __init__(self, allowed: int = 1_000) -> None:
+        super().__init__()
+        self.checked, self.allowed = 0, allowed
+
+    def check(self) -> None:
+        self.requested = self.checked == self.allowed
+        super().check()
+        self.checked += 1
+
+
+def test_a_teacher_beside_itself_scores_the_same_in_all_splits(
+    teacher: Teacher, captions: CaptionSet, events: EventWriter, tmp_path: Path
 ) -> None:
     artist = Artist(teacher, teacher.unet, EVALUATION)
-    values = evaluate(artist, artist, captions, 0, events, StopRequest())
+    values = evaluate(artist, artist, captions, 0, tmp_path / "evaluation", events, StopRequest())
     assert values["teacher"]["parameters"] == values["student"]["parameters"] == teacher.info.parameters
     assert values["teacher"]["milliseconds_per_picture"] > 0
-    for split in ("drawn", "text_only"):
+    for split in ("drawn", "text_only", "held_out"):
         assert values[split]["pictures"] == EVALUATION.samples
-        assert values[split]["teacher"] == pytest.approx(values[split]["student"])
+        assert values[split]["teacher"] == values[split]["student"]
+        assert values[split]["intervals"]["teacher"] == values[split]["intervals"]["student"]
+        assert values[split]["unet_calls"] == {"teacher": 4, "student": 4}
         assert values[split]["teacher"]["frechet_distance"] > 0
         assert -1 <= values[split]["teacher"]["clip_score"] <= 1
-    assert values["drawn"]["teacher"]["nearest_pictures"] == EVALUATION.samples
-    assert values["text_only"]["teacher"]["nearest_pictures"] < EVALUATION.samples
+        for name, score in values[split]["teacher"].items():
+            low, high = values[split]["intervals"]["teacher"][name]
+            assert low <= score <= high, name
+    assert "nearest_top1" in values["text_only"]["teacher"]
     json.dumps(values, allow_nan=False)
 
 
-def test_without_an_evaluation_clip_only_costs_are_measured(
-    teachers_dir: Path, captions: CaptionSet, events: EventWriter, tmp_path: Path
+def test_each_model_is_measured_as_it_draws_and_at_further_steps(
+    teacher: Teacher, student: Artist, captions: CaptionSet, events: EventWriter, tmp_path: Path
 ) -> None:
+    evaluation = EVALUATION.model_copy(update={"more_steps": [1, 3], "bootstrap_resamples": 0})
+    artist = Artist(teacher, teacher.unet, evaluation)
+    values = judge_pictures(artist, student, captions, 0, tmp_path / "evaluation", events, StopRequest())
+    drawn = values["drawn"]
+    assert drawn["unet_calls"] == {"teacher": 4, "student": 1}
+    assert drawn["intervals"] == {"teacher": {}, "student": {}}
+    assert set(drawn["by_steps"]) == {"1", "3"}
+    assert drawn["by_steps"]["3"]["unet_calls"] == {"teacher": 6, "student": 3}
+    assert drawn["by_steps"]["1"]["student"] == drawn["student"]
+    assert drawn["by_steps"]["1"]["teacher"] != drawn["teacher"]
+    last = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])
+    assert last["done"] == last["total"] == 3 * (3 + 2 * 2) * EVALUATION.samples
+
+
+def test_an_evaluation_that_was_stopped_goes_on(
+    teacher: Teacher, student: Artist, captions: CaptionSet, events: EventWriter, tmp_path: Path
+) -> None:
+    artist = Artist(teacher, teacher.unet, EVALUATION)
+    whole_run, rest = Counting(), Counting()
+    whole = judge_pictures(artist, student, captions, 0, tmp_path / "whole", events, whole_run)
+    with pytest.raises(Stopped):
+        judge_pictures(artist, student, captions, 0, tmp_path / "stopped", events, Counting(allowed=8))
+    resumed = judge_pictures(artist, student, captions, 0, tmp_path / "stopped", events, rest)
+    assert whole_run.checked == 3 * 3 * 3  # splits, sets of pictures, batches
+    assert rest.checked == whole_run.checked - 6  # two sets were complete
+    assert {split: resumed[split] for split in captions.splits} == {
+        split: whole[split] for split in captions.splits
+    }
+
+
+@pytest.fixture
+def teacher_without_clip(teachers_dir: Path, tmp_path: Path) -> Teacher:
     folder = tmp_path / "teacher"
     shutil.copytree(teachers_dir / "weights", folder)
     shutil.rmtree(folder / "evaluation_clip")
-    teacher = load_teacher(read_teacher(folder), torch.device("cpu"))
+    return load_teacher(read_teacher(folder), torch.device("cpu"))
+
+
+def test_the_machine_may_have_a_clip_for_teachers_without_one(
+    teacher: Teacher, teacher_without_clip: Teacher, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(teacher.info.path / "evaluation_clip", folder)
+    teacher.tokenizer.save_pretrained(folder)
+    assert load_evaluation_clip(teacher_without_clip, {}) is None
+    clip = load_evaluation_clip(teacher_without_clip, {FOLDER_VARIABLE: str(folder)})
+    own = load_evaluation_clip(teacher, {FOLDER_VARIABLE: "/absent"})
+    assert clip.tokenizer is not teacher_without_clip.tokenizer
+    torch.testing.assert_close(clip.embed_texts(["small cat"]), own.embed_texts(["small cat"]))
+
+
+def test_without_a_clip_no_picture_is_judged(
+    teacher_without_clip: Teacher, captions: CaptionSet, events: EventWriter, tmp_path: Path
+) -> None:
+    teacher = teacher_without_clip
     artist = Artist(teacher, teacher.unet, EVALUATION)
-    assert set(evaluate(artist, artist, captions, 0, events, StopRequest())) == {"teacher", "student"}
+    assert judge_pictures(artist, artist, captions, 0, tmp_path / "evaluation", events, StopRequest()) == {}
     (warning,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     assert warning["type"] == "warning"
 
@@ -93,20 +163,22 @@ def test_pictures_of_another_size_are_resized(teacher: Teacher) -> None:
     torch.testing.assert_close(clip.embed_pictures(larger), clip.embed_pictures(flat))
 
 
-def test_nearest_references_count_only_captions_that_ask_for_one() -> None:
+def test_ranks_count_the_references_that_are_nearer() -> None:
     references = References(torch.eye(8), {"zero": 0, "one": 1})
     pictures = torch.zeros(3, 8)
     pictures[0, 0] = 1  # looks like its own reference
     pictures[1] = torch.tensor([0.9, 0.1, 0.2, 0.3, 0.05, 0, 0, 0])  # three others are nearer
-    shares = references.nearest_shares(pictures, ["zero", "one", "neither"])
-    assert shares == {"nearest_pictures": 2, "nearest_top1": 0.5, "nearest_top5": 1.0}
-    assert references.nearest_shares(pictures, ["neither"] * 3) == {}
+    ranks = references.ranks(pictures, ["zero", "one", "neither"])
+    assert ranks[:2].tolist() == [0, 3]
+    assert ranks[2].isnan()
+    assert references.ranks(pictures, ["neither"] * 3).isnan().all()
 
 
-def test_captions_are_chosen_equally_often() -> None:
-    chosen = choose_captions(np.array([3, 5, 9]), 8, seed=0)
-    assert sorted(np.unique(chosen, return_counts=True)[1].tolist()) == [2, 3, 3]
-    assert len(set(choose_captions(np.arange(50), 20, seed=0).tolist())) == 20
+def test_probabilities_follow_the_scaled_similarities() -> None:
+    references = References(torch.eye(3), {})
+    picture = torch.tensor([[0.6, 0.8, 0.0]])
+    expected = np.exp([6, 8, 0]) / np.exp([6, 8, 0]).sum()
+    np.testing.assert_allclose(references.probabilities(picture, 10.0)[0], expected, rtol=1e-5)
 
 
 def test_multiply_accumulates_of_a_layer_by_hand() -> None:

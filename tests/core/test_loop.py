@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,52 +11,30 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core.batches import Batch, BatchSource
-from core.captions import CaptionSet, prepare_captions
-from core.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from core.captions import CaptionSet
+from core.checkpoints import newest_checkpoint, save_checkpoint
 from core.embeddings import CaptionEmbeddings, captions_to_keep
 from core.errors import DivergedError
 from core.events import EventWriter
-from core.latents import LatentSet
-from core.loop import TrainingState, frozen_copy, train, train_step
+from core.loop import Objective, TrainingState, frozen_copy, train, train_step
+from core.noise_matching import NoiseMatching
+from core.noise_process import noise_process
 from core.optimisation import build_optimiser, choose_precision, learning_rate, update_average
-from core.spec import DistillationSpec, MethodSpec, TrainingSpec, derive_student
+from core.spec import (
+    DistillationSpec,
+    FeatureMatchingSpec,
+    MethodSpec,
+    RandomConditioningSpec,
+    TrainingSpec,
+    derive_student,
+)
 from core.stopping import Stopped, StopRequest
 from core.student_weights import build_student
 from core.students import student_rule
 from core.taps import tap_pair
 from core.teacher import Teacher
 
-N = 5
-
-
-@pytest.fixture
-def captions(tmp_path: Path) -> CaptionSet:
-    spec = {
-        "teacher": "t",
-        "captions": {"kind": "inline", "texts": [f"cat {number}" for number in range(12)]},
-        "drawn": {"texts": [f"cat {number}" for number in range(N)]},
-    }
-    return prepare_captions(DistillationSpec.model_validate(spec), tmp_path / "captions", [])
-
-
-@pytest.fixture
-def batches(teacher: Teacher, captions: CaptionSet) -> BatchSource:
-    latents = torch.randn(N, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    return BatchSource(
-        latents=LatentSet([latents[:3], latents[3:]], 3, torch.from_numpy(captions.drawn)),
-        embeddings=CaptionEmbeddings(teacher, captions, captions.drawn),
-        caption_count=len(captions),
-        method=MethodSpec(),
-        timesteps=1_000,
-        seed=3,
-        device=torch.device("cpu"),
-    )
-
-
-@pytest.fixture
-def events(tmp_path: Path) -> Iterator[EventWriter]:
-    with closing(EventWriter(tmp_path / "events.jsonl")) as writer:
-        yield writer
+N = 5  # pictures of `batches`
 
 
 def make_student(teacher: Teacher) -> UNet2DConditionModel:
@@ -65,14 +42,30 @@ def make_student(teacher: Teacher) -> UNet2DConditionModel:
     return build_student(config, student_rule("b-tiny"), teacher.unet, seed=0)
 
 
-def make_state(teacher: Teacher, training: TrainingSpec) -> tuple[TrainingState, torch.nn.Module]:
-    tapped_teacher, student = tap_pair(teacher.unet, make_student(teacher), seed=0)
+def make_state(
+    teacher: Teacher, training: TrainingSpec, precision: torch.dtype = torch.float32
+) -> tuple[TrainingState, NoiseMatching]:
+    """The state before the first step of a training with the default method, and its objective."""
+    tapped_teacher, student = tap_pair(teacher.unet, make_student(teacher), FeatureMatchingSpec(), seed=0)
+    process = noise_process(teacher.noise_schedule(), teacher.scheduler_config)
+    objective = NoiseMatching(tapped_teacher, process, MethodSpec(), stride=50, precision=precision)
     optimiser = build_optimiser(student.parameters(), training)
-    return TrainingState(student, frozen_copy(student.unet), optimiser), tapped_teacher
+    return TrainingState(student, frozen_copy(student.unet), optimiser), objective
+
+
+def step_once(
+    state: TrainingState, objective: Objective, batch: Batch, training: TrainingSpec
+) -> dict[str, torch.Tensor]:
+    return train_step(state, objective, batch, training, state.step)
 
 
 def spec_of(**training: object) -> DistillationSpec:
     return DistillationSpec.model_validate({"teacher": "t", "training": training})
+
+
+def tensors_of(batch: Batch) -> list[torch.Tensor]:
+    conditions = [batch.conditions.embeddings_BLD, batch.blank.embeddings_BLD]
+    return [batch.latents_BCHW, batch.noise_BCHW, batch.timestep_B, batch.matches_B, *conditions]
 
 
 def test_every_picture_is_seen_equally_often(batches: BatchSource) -> None:
@@ -84,7 +77,7 @@ def test_every_picture_is_seen_equally_often(batches: BatchSource) -> None:
 
 def test_a_batch_follows_from_the_samples_seen_alone(batches: BatchSource) -> None:
     first, _, again = (batches.batch(seen, 4) for seen in (8, 12, 8))
-    for ours, theirs in zip(vars(first).values(), vars(again).values(), strict=True):
+    for ours, theirs in zip(tensors_of(first), tensors_of(again), strict=True):
         assert torch.equal(ours, theirs)
     assert not torch.equal(first.noise_BCHW, batches.batch(12, 4).noise_BCHW)
 
@@ -93,13 +86,35 @@ def test_a_batch_larger_than_the_set_takes_pictures_again(batches: BatchSource) 
     assert torch.bincount(batches._pictures(0, 3 * N)).tolist() == [3] * N
 
 
+def test_a_batch_chooses_among_the_given_timesteps_alone(batches: BatchSource) -> None:
+    timestep_K = torch.tensor([999, 499])
+    batch = replace(batches, timestep_K=timestep_K).batch(0, 200)
+    assert batch.timestep_B.unique().tolist() == [499, 999]
+
+
+def test_a_caption_matches_its_own_picture_and_the_blank_one_any(
+    batches: BatchSource, captions: CaptionSet
+) -> None:
+    """The conditions themselves say which caption came out."""
+    method = MethodSpec(random_conditioning=RandomConditioningSpec(schedule="constant"))
+    batch = replace(batches, method=method).batch(0, 200)
+    own_B = batches.latents.caption_N[batches._pictures(0, 200)]
+    blank = torch.full_like(own_B, len(captions))
+    expected = torch.zeros(200, dtype=torch.bool)
+    for caption_B in (own_B, blank):
+        suiting = batches.embeddings(caption_B).embeddings_BLD
+        expected |= (batch.conditions.embeddings_BLD == suiting).flatten(1).all(dim=1)
+    assert torch.equal(batch.matches_B, expected)
+    assert 0.4 < batch.matches_B.float().mean() < 0.8
+
+
 def test_kept_and_fresh_embeddings_are_the_same(teacher: Teacher, captions: CaptionSet) -> None:
     everything = CaptionEmbeddings(teacher, captions, np.arange(len(captions)))
     drawn = CaptionEmbeddings(teacher, captions, captions.drawn)
     chosen = torch.tensor([0, 11, 3, len(captions), 11])
     expected = teacher.encode(captions.texts(chosen.tolist()))
-    torch.testing.assert_close(everything(chosen), expected)
-    torch.testing.assert_close(drawn(chosen), expected)
+    for embeddings in (everything, drawn):
+        torch.testing.assert_close(embeddings(chosen).embeddings_BLD, expected.embeddings_BLD)
 
 
 def test_embeddings_are_kept_where_that_pays_and_fits(captions: CaptionSet) -> None:
@@ -113,16 +128,8 @@ def test_micro_batches_make_the_step_of_the_whole_batch(teacher: Teacher, batche
     results = []
     for micro_batch_size in (None, 2):
         training = TrainingSpec(batch_size=4, micro_batch_size=micro_batch_size, learning_rate=1e-3)
-        state, tapped_teacher = make_state(teacher, training)
-        metrics = train_step(
-            state,
-            tapped_teacher,
-            batches.batch(0, 4),
-            teacher.noise_schedule(),
-            training,
-            MethodSpec(),
-            torch.float32,
-        )
+        state, objective = make_state(teacher, training)
+        metrics = step_once(state, objective, batches.batch(0, 4), training)
         results.append(metrics)
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
 
@@ -138,36 +145,17 @@ def test_a_step_on_noise_alone_sees_what_the_scheduler_would_make(
     expected = scheduler.add_noise(batch.latents_BCHW, batch.noise_BCHW, batch.timestep_B)
     seen = []
     training = TrainingSpec(batch_size=4)
-    state, tapped_teacher = make_state(teacher, training)
-    handle = tapped_teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    train_step(
-        state,
-        tapped_teacher,
-        batch,
-        teacher.noise_schedule(),
-        training,
-        MethodSpec(),
-        torch.float32,
-    )
+    state, objective = make_state(teacher, training)
+    handle = objective.teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    step_once(state, objective, batch, training)
     handle.remove()
     torch.testing.assert_close(seen[0], expected)
 
 
 def test_the_student_learns(teacher: Teacher, batches: BatchSource) -> None:
     training = TrainingSpec(batch_size=8, learning_rate=2e-3)
-    state, tapped_teacher = make_state(teacher, training)
-    losses = [
-        train_step(
-            state,
-            tapped_teacher,
-            batches.batch(0, 8),
-            teacher.noise_schedule(),
-            training,
-            MethodSpec(),
-            torch.float32,
-        )[0].item()
-        for _ in range(15)
-    ]
+    state, objective = make_state(teacher, training)
+    losses = [step_once(state, objective, batches.batch(0, 8), training)["loss"].item() for _ in range(15)]
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -205,25 +193,17 @@ def test_learning_rates(schedule: str, step: int, expected: float) -> None:
 def test_a_checkpoint_restores_everything(teacher: Teacher, batches: BatchSource, tmp_path: Path) -> None:
     training = TrainingSpec(batch_size=4, learning_rate=1e-3)
 
-    def step(state: TrainingState, tapped_teacher: torch.nn.Module) -> None:
-        batch: Batch = batches.batch(state.step * 4, 4)
-        train_step(
-            state,
-            tapped_teacher,
-            batch,
-            teacher.noise_schedule(),
-            training,
-            MethodSpec(),
-            torch.float32,
-        )
+    def step(state: TrainingState, objective: Objective) -> None:
+        step_once(state, objective, batches.batch(state.step * 4, 4), training)
 
-    state, tapped_teacher = make_state(teacher, training)
-    step(state, tapped_teacher)
-    checkpoint = save_checkpoint(tmp_path, state.step, state.student, state.average, state.optimiser)
-    step(state, tapped_teacher)
-    restored, tapped_teacher = make_state(teacher, training)
-    restored.step = load_checkpoint(checkpoint, restored.student, restored.average, restored.optimiser)
-    step(restored, tapped_teacher)
+    state, objective = make_state(teacher, training)
+    step(state, objective)
+    checkpoint = save_checkpoint(tmp_path, state.step, state.modules, state.optimiser)
+    step(state, objective)
+    restored, objective = make_state(teacher, training)
+    restored.load(checkpoint)
+    assert restored.step == 1
+    step(restored, objective)
     for ours, theirs in (
         (restored.student.state_dict(), state.student.state_dict()),
         (restored.average.state_dict(), state.average.state_dict()),
@@ -234,7 +214,7 @@ def test_a_checkpoint_restores_everything(teacher: Teacher, batches: BatchSource
 def test_a_torn_checkpoint_is_passed_over_and_two_are_kept(teacher: Teacher, tmp_path: Path) -> None:
     state, _ = make_state(teacher, TrainingSpec())
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, state.student, state.average, state.optimiser)
+        save_checkpoint(tmp_path, step, state.modules, state.optimiser)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
     assert newest_checkpoint(tmp_path) == tmp_path / "step-00000003"
     with (tmp_path / "step-00000003" / "model.safetensors").open("r+b") as file:
@@ -293,15 +273,7 @@ def test_precision_follows_the_device_unless_specified() -> None:
 
 def test_bfloat16_trains_on_a_cpu_too(teacher: Teacher, batches: BatchSource) -> None:
     training = TrainingSpec(batch_size=4)
-    state, tapped_teacher = make_state(teacher, training)
-    metrics = train_step(
-        state,
-        tapped_teacher,
-        batches.batch(0, 4),
-        teacher.noise_schedule(),
-        training,
-        MethodSpec(),
-        torch.bfloat16,
-    )
-    assert metrics.isfinite().all()
+    state, objective = make_state(teacher, training, torch.bfloat16)
+    metrics = step_once(state, objective, batches.batch(0, 4), training)
+    assert all(value.isfinite() for value in metrics.values())
     assert all(parameter.dtype == torch.float32 for parameter in state.student.parameters())

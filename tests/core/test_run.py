@@ -216,6 +216,77 @@ def test_a_killed_job_ends_with_the_weights_of_one_that_was_not(
     assert events_of(tmp_path)[-1]["type"] == "result"
 
 
+def few_step_spec(make_spec: Callable[..., DistillationSpec]) -> DistillationSpec:
+    """Two steps of training, then two of folding and two of halving."""
+    return make_spec(
+        student="c-tiny",
+        training={"steps": 2, "batch_size": 2, "checkpoint_every": 1},
+        few_step={"steps": 2, "start_steps": 4, "guidance_scale": 2, "training_steps": 2},
+    )
+
+
+@pytest.fixture(scope="module")
+def transferred(
+    tmp_path_factory: pytest.TempPathFactory,
+    teachers_dir: Path,
+    make_spec: Callable[..., DistillationSpec],
+) -> Path:
+    """The folder of a job with a few-step transfer that ran without interruption."""
+    workdir = tmp_path_factory.mktemp("transferred")
+    assert run_here(few_step_spec(make_spec), workdir, teachers_dir) == 0
+    return workdir
+
+
+def test_a_transferred_student_is_evaluated_and_shipped_as_it_draws(transferred: Path) -> None:
+    events = events_of(transferred)
+    phases = [event["phase"] for event in events if event["type"] == "phase"]
+    assert phases == ["captions", "latents", "training", "few_step", "evaluation", "export"]
+    checkpoints = [event["step"] for event in events if event["type"] == "checkpoint"]
+    assert checkpoints == [1, 2, 3, 4, 5, 6]
+    scheduler = json.loads((transferred / "student" / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["_class_name"] == "DDIMScheduler"
+    assert scheduler["timestep_spacing"] == "trailing"
+    assert (scheduler["_num_inference_steps"], scheduler["_guidance_scale"]) == (2, 1.0)
+    result = json.loads((transferred / "result.json").read_text())
+    assert result["few_step"] == {"steps": 2, "rounds": [None, 2], "training_steps": 4}
+    assert result["drawn"]["unet_calls"] == {"teacher": 4, "student": 2}, "guidance doubles the teacher's"
+    assert "num_inference_steps=2, guidance_scale=1)" in (transferred / "student" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("step", [3, 5], ids=["while folding", "while halving"])
+def test_a_killed_transfer_ends_with_the_weights_of_one_that_was_not(
+    step: int,
+    transferred: Path,
+    make_spec: Callable[..., DistillationSpec],
+    teachers_dir: Path,
+    tmp_path: Path,
+) -> None:
+    process = start(few_step_spec(make_spec), tmp_path, teachers_dir)
+    wait_for_event(process, tmp_path, type="checkpoint", step=step)
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
+    assert run_here(few_step_spec(make_spec), tmp_path, teachers_dir) == 0
+    for name in (STUDENT_WEIGHTS, "checkpoints/step-00000006/model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (transferred / name).read_bytes()
+
+
+def test_every_term_of_the_loss_goes_the_whole_way(
+    make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
+) -> None:
+    method = {
+        "noise_matching_steps": 2,
+        "task_weight": 1,
+        "features": {"cross_attention": True, "direction_weight": 1},
+    }
+    spec = make_spec(student="c-tiny", method=method, training={"steps": 2, "batch_size": 2, "log_every": 1})
+    assert run_here(spec, tmp_path, teachers_dir) == 0
+    metrics = [event["values"] for event in events_of(tmp_path) if event["type"] == "metrics"]
+    assert len(metrics) == 2
+    terms = {"loss", "loss_output", "loss_feature", "loss_direction", "loss_task", "gradient_norm"}
+    assert set(metrics[0]) == terms | {"learning_rate", "samples_per_second"}
+    assert not any("projectors" in name for name in load_file(tmp_path / STUDENT_WEIGHTS))
+
+
 def test_a_terminated_job_leaves_a_checkpoint_and_goes_on(
     make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
 ) -> None:
@@ -279,3 +350,30 @@ def test_a_teacher_kept_in_half_precision_gets_a_student_in_half_precision(
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     average = load_file(tmp_path / "job" / "checkpoints" / "step-00000001" / "average.safetensors")
     assert average["conv_in.weight"].dtype == torch.float32
+
+
+def test_the_experiment_on_unseen_concepts_is_one_specification(
+    make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
+) -> None:
+    rows = [f"{size} {name}" for size in ("small", "large") for name in ("cat", "dog", "fish", "car")]
+    (tmp_path / "captions.csv").write_text("\n".join(["id,caption", *(f"1,{row}" for row in rows), "2,", ""]))
+    spec = make_spec(
+        captions={"kind": "file", "path": str(tmp_path / "captions.csv")},
+        drawn={"fraction": 0.5, "hold_out": ["cat", "large dog"]},
+        training={"steps": 1, "batch_size": 2},
+        evaluation={
+            "samples": 2,
+            "steps": 2,
+            "more_steps": [1],
+            "guidance_scale": 2,
+            "bootstrap_resamples": 5,
+        },
+    )
+    assert run_here(spec, tmp_path / "job", teachers_dir) == 0
+    result = json.loads((tmp_path / "job" / "result.json").read_text())
+    counts = {split: result["captions"][split] for split in ("drawn", "text_only", "held_out")}
+    assert counts == {"drawn": 2, "text_only": 3, "held_out": 3}
+    assert result["captions"]["report"] == {"read": 9, "kept": 8, "dropped": {"empty": 1}}
+    assert "frechet_distance" in result["held_out"]["by_steps"]["1"]["student"]
+    card = (tmp_path / "job" / "student" / "README.md").read_text()
+    assert "Fréchet distance, captions held out of the drawing" in card

@@ -1,10 +1,10 @@
-"""Block students start as the teacher's remaining blocks, every tensor of them."""
+"""Students start in the teacher's remaining blocks or channels, every tensor of them, or at random."""
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from core.spec import derive_student
+from core.spec import WidthStudent, derive_student
 from core.student_weights import build_student, teacher_name, weights_from_teacher
 from core.students import student_rule
 from core.teacher import Teacher
@@ -66,11 +66,32 @@ def test_no_tensor_of_sd14_has_another_shape(sd14_config: dict) -> None:
             }
 
 
-def test_width_students_start_at_random_by_seed(teacher: Teacher) -> None:
-    config = derive_student(teacher.info.unet_config, "c-tiny")
-    rule = student_rule("c-tiny")
+def test_width_students_can_start_at_random_by_seed(teacher: Teacher) -> None:
+    student = WidthStudent(width=0.6, initialisation="random")
+    config, rule = derive_student(teacher.info.unet_config, student), student_rule(student)
     before = torch.get_rng_state()
     first, same, other = (build_student(config, rule, teacher.unet, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.conv_in.weight, same.conv_in.weight)
     assert not torch.equal(first.conv_in.weight, other.conv_in.weight)
+
+
+def test_width_students_start_as_slices_whatever_the_seed(teacher: Teacher) -> None:
+    config, rule = derive_student(teacher.info.unet_config, "c-tiny"), student_rule("c-tiny")
+    first, other = (build_student(config, rule, teacher.unet, seed) for seed in (1, 2))
+    assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in first.state_dict().items())
+    assert {tuple(row) for row in first.conv_in.weight.flatten(1).tolist()} <= {
+        tuple(row) for row in teacher.unet.conv_in.weight.flatten(1).tolist()
+    }
+
+
+def test_koala_keeps_the_first_transformer_layers(sdxl_config: dict) -> None:
+    with torch.device("meta"):
+        teacher = UNet2DConditionModel.from_config(sdxl_config)
+        student = UNet2DConditionModel.from_config(derive_student(sdxl_config, "koala-700m"))
+    weights = weights_from_teacher(student, teacher)
+    assert {name: tensor.shape for name, tensor in student.state_dict().items()} == {
+        name: tensor.shape for name, tensor in weights.items()
+    }
+    theirs = "up_blocks.0.attentions.2.transformer_blocks.4.attn1.to_q.weight"
+    assert teacher_name(theirs.replace("attentions.2", "attentions.1"), 0) == theirs

@@ -1,4 +1,4 @@
-"""Student rules: the published counts for Stable Diffusion 1.4, and what the rules refuse."""
+"""Student rules: the published counts for Stable Diffusion 1.4 and XL, and what the rules refuse."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from core.cost import count_multiply_accumulates, count_parameters
 from core.errors import InvalidStudentError
-from core.spec import PRESETS, WidthStudent, derive_student
-from core.students import allowed_widths
+from core.spec import PRESETS, WidthStudent, derive_student, fitting_presets, student_name
+from core.students import ComputeBudget, ParameterBudget, allowed_widths
 
 PUBLISHED = {
     "teacher": (859_520_964, 338.6),
@@ -22,6 +22,7 @@ PUBLISHED = {
     "c-tiny": (314_140_228, 122.3),
     "c-micro": (219_789_284, 85.0),
 }
+PUBLISHED_XL = {"teacher": 2_567_463_684, "koala-1b": 1_161_184_324, "koala-700m": 782_822_724}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -32,8 +33,65 @@ def test_students_of_sd14_cost_what_was_published(name: str, sd14_config: dict[s
     assert round(count_multiply_accumulates(config, prompt_tokens=77) / 1e9, 1) == gmacs
 
 
+@pytest.mark.parametrize("name", PUBLISHED_XL)
+def test_students_of_sdxl_have_the_published_parameters(name: str, sdxl_config: dict[str, Any]) -> None:
+    config = sdxl_config if name == "teacher" else derive_student(sdxl_config, name)
+    assert count_parameters(config) == PUBLISHED_XL[name]
+
+
+def test_the_koala_students_are_those_of_the_paper(sdxl_config: dict[str, Any]) -> None:
+    larger, smaller = (derive_student(sdxl_config, name) for name in ("koala-1b", "koala-700m"))
+    assert larger["transformer_layers_per_block"] == [1, 2, 6]
+    assert smaller["transformer_layers_per_block"] == [1, 2, 5]
+    assert larger["layers_per_block"] == smaller["layers_per_block"] == 1
+    assert larger["mid_block_type"] == "UNetMidBlock2DCrossAttn"
+    assert smaller["mid_block_type"] is None
+
+
 def test_every_preset_has_a_published_count() -> None:
-    assert set(PRESETS) == set(PUBLISHED) - {"teacher"}
+    assert set(PRESETS) == (set(PUBLISHED) | set(PUBLISHED_XL)) - {"teacher"}
+
+
+def test_the_koala_students_need_transformer_layers_to_take_away(sd14_config: dict[str, Any]) -> None:
+    with pytest.raises(InvalidStudentError, match="transformer layers") as caught:
+        derive_student(sd14_config, "koala-1b")
+    assert caught.value.allowed == list(PUBLISHED)[1:]
+
+
+def test_stable_diffusion_2_has_all_but_one_of_the_students_of_1(sd21_config: dict[str, Any]) -> None:
+    """At width 0.7 its first stage would have 3.5 heads, and 224 channels are no multiple of 5 heads."""
+    assert fitting_presets(sd21_config) == [
+        "b-base",
+        "b-small",
+        "b-tiny",
+        "c-base",
+        "c-tiny",
+        "c-micro",
+    ]
+    assert count_parameters(sd21_config) == 865_910_724
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"), [(0.8, [4, 8, 16, 16]), (0.6, [3, 6, 12, 12]), (0.5, [5, 10, 20, 20])]
+)
+def test_heads_stay_as_many_where_they_can_and_as_wide_where_not(
+    width: float, heads: list[int], sd21_config: dict[str, Any]
+) -> None:
+    assert derive_student(sd21_config, WidthStudent(width=width))["attention_head_dim"] == heads
+
+
+@pytest.mark.parametrize(
+    ("student", "name"),
+    [
+        ("b-small", "b-small"),
+        (WidthStudent(width=0.75), "width-0.75"),
+        (WidthStudent(width=0.75, initialisation="random"), "width-0.75-random"),
+        (ParameterBudget(max_params=500_000_000), "max-params-500M"),
+        (ComputeBudget(max_macs=1_250_000_000), "max-macs-1.25B"),
+    ],
+)
+def test_names(student: Any, name: str) -> None:
+    assert student_name(student) == name
 
 
 def test_tiny_loses_the_innermost_stage_of_encoder_and_decoder(sd14_config: dict[str, Any]) -> None:
@@ -47,7 +105,7 @@ def test_tiny_loses_the_innermost_stage_of_encoder_and_decoder(sd14_config: dict
 
 def test_the_teachers_config_is_left_alone(sd14_config: dict[str, Any]) -> None:
     before = str(sd14_config)
-    for student in PRESETS:
+    for student in fitting_presets(sd14_config):
         derive_student(sd14_config, student)
     assert str(sd14_config) == before
 

@@ -1,18 +1,21 @@
-"""Every tap fires and carries gradient, for every kind of student."""
+"""Every tap fires and carries gradient, for every kind of student, at blocks and at cross-attentions."""
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from core.losses import distillation_loss
-from core.spec import MethodSpec, WidthStudent, derive_student
-from core.student_weights import build_student
+from core.spec import FeatureMatchingSpec, WidthStudent, derive_student
+from core.student_weights import build_student, teacher_name
 from core.students import StudentPreset, student_rule
-from core.taps import feature_pairs, tap_pair
+from core.taps import FeaturePair, TappedUNet, block_pairs, cross_attention_pairs, tap_pair
 from core.teacher import Teacher
 
 STUDENTS = ["b-base", "b-small", "b-tiny", "c-base", "c-tiny", WidthStudent(width=0.4)]
-PAIRS = {"b-tiny": 6}
+BLOCKS = {"b-tiny": 6}
+# The tiny teacher attends in three of its four stages: 2 + 2 + 2 layers down, 1 amid, 3 + 3 + 3 up.
+CROSS_ATTENTIONS = {"b-base": 10, "b-small": 9, "b-tiny": 9}
+EVERYWHERE = FeatureMatchingSpec(cross_attention=True)
 
 
 def make_student(teacher: Teacher, student: StudentPreset | WidthStudent) -> nn.Module:
@@ -20,52 +23,121 @@ def make_student(teacher: Teacher, student: StudentPreset | WidthStudent) -> nn.
     return build_student(config, student_rule(student), teacher.unet, seed=0)
 
 
+def name_of(point: nn.Module, model: nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is point)
+
+
+def hooks_of(model: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in model.modules())
+
+
 @pytest.mark.parametrize("student", STUDENTS, ids=str)
 def test_every_tap_fires_and_carries_gradient(
     teacher: Teacher, student: StudentPreset | WidthStudent
 ) -> None:
-    tapped_teacher, tapped_student = tap_pair(teacher.unet, make_student(teacher, student), seed=0)
+    tapped_teacher, tapped_student = tap_pair(
+        teacher.unet, make_student(teacher, student), EVERYWHERE, seed=0
+    )
     noisy, timestep = torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
-    prompts = teacher.encode(["small cat", ""])
+    conditions = teacher.encode(["small cat", ""])
     with torch.no_grad():
-        target = tapped_teacher(noisy, timestep, prompts)
-    prediction, features = tapped_student(noisy, timestep, prompts)
-    assert len(features) == len(target[1]) == PAIRS.get(str(student), 8)
-    for place, (ours, theirs) in enumerate(zip(features, target[1], strict=True)):
+        _, targets = tapped_teacher(noisy, timestep, conditions)
+    prediction, features = tapped_student(noisy, timestep, conditions)
+    tapped_teacher.untap()
+    expected = BLOCKS.get(str(student), 8) + CROSS_ATTENTIONS.get(str(student), 16)
+    assert len(features) == len(targets) == expected
+    for place, (ours, theirs) in enumerate(zip(features, targets, strict=True)):
         assert ours.shape == theirs.shape
         assert not theirs.requires_grad
         (gradient,) = torch.autograd.grad(
-            (ours - theirs).square().mean(),
+            ours.square().mean(),  # the difference may be nought: a student's first layers are the teacher's
             tapped_student.unet.conv_in.weight,
             retain_graph=True,
         )
         assert gradient.abs().sum() > 0, f"tap {place} carries no gradient"
-    loss = distillation_loss((prediction, features), target, MethodSpec()).total
-    loss.backward()
+    (prediction.sum() + sum(feature.sum() for feature in features)).backward()
     assert all(parameter.grad is not None for parameter in tapped_student.parameters())
+
+
+@pytest.mark.parametrize("student", ["b-base", "b-small", "b-tiny"])
+def test_a_block_student_starts_with_the_cross_attentions_it_is_compared_with(
+    teacher: Teacher, student: StudentPreset
+) -> None:
+    """The pairs follow the map by which the weights were taken, which is written down elsewhere."""
+    model = make_student(teacher, student)
+    removed = len(teacher.unet.up_blocks) - len(model.up_blocks)
+    pairs = cross_attention_pairs(teacher.unet, model)
+    for pair in pairs:
+        ours = name_of(pair.student, model)
+        assert teacher_name(f"{ours}.to_q.weight", removed) == (
+            f"{name_of(pair.teacher, teacher.unet)}.to_q.weight"
+        )
+    attending = [module for name, module in model.named_modules() if name.endswith("attn2")]
+    assert {id(pair.student) for pair in pairs} == set(map(id, attending))
 
 
 @pytest.mark.parametrize("student", STUDENTS, ids=str)
 def test_projectors_are_trained_with_the_student_where_widths_differ(
     teacher: Teacher, student: StudentPreset | WidthStudent
 ) -> None:
-    _, tapped = tap_pair(teacher.unet, make_student(teacher, student), seed=0)
-    convolutions = [module for module in tapped.projectors if isinstance(module, nn.Conv2d)]
-    assert len(convolutions) == (0 if str(student).startswith("b-") else 8)
-    assert {id(p) for conv in convolutions for p in conv.parameters()} <= {id(p) for p in tapped.parameters()}
+    tapped_teacher, tapped = tap_pair(teacher.unet, make_student(teacher, student), EVERYWHERE, seed=0)
+    tapped_teacher.untap()
+    kinds = [type(module) for module in tapped.projectors if not isinstance(module, nn.Identity)]
+    assert kinds == ([] if str(student).startswith("b-") else [nn.Conv2d] * 8 + [nn.Linear] * 16)
+    projected = {id(parameter) for module in tapped.projectors for parameter in module.parameters()}
+    assert projected <= {id(parameter) for parameter in tapped.parameters()}
 
 
 def test_projectors_follow_from_the_seed(teacher: Teacher) -> None:
     student = make_student(teacher, "c-base")
-    first, same, other = (tap_pair(teacher.unet, student, seed)[1].projectors[0].weight for seed in (1, 1, 2))
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
+
+    def first_projector(seed: int) -> torch.Tensor:
+        tapped_teacher, tapped = tap_pair(teacher.unet, student, FeatureMatchingSpec(), seed)
+        tapped_teacher.untap()
+        return tapped.projectors[0].weight
+
+    assert torch.equal(first_projector(1), first_projector(1))
+    assert not torch.equal(first_projector(1), first_projector(2))
 
 
 def test_tiny_pairs_its_decoder_with_the_teachers_shifted_by_one(teacher: Teacher) -> None:
     student = make_student(teacher, "b-tiny")
-    pairs = feature_pairs(teacher.unet, student)
+    pairs = block_pairs(teacher.unet, student)
     assert [pair.student for pair in pairs[3:]] == list(student.up_blocks)
     assert [pair.teacher for pair in pairs[3:]] == list(teacher.unet.up_blocks[1:])
     assert pairs[2].teacher is teacher.unet.down_blocks[2].attentions[-1]
     assert pairs[2].student is student.down_blocks[2].attentions[-1]
+
+
+def test_without_any_weight_nothing_is_tapped(teacher: Teacher) -> None:
+    features = FeatureMatchingSpec(weight=0, cross_attention=True)
+    student = make_student(teacher, "c-base")
+    hooks = hooks_of(teacher.unet)
+    tapped_teacher, tapped_student = tap_pair(teacher.unet, student, features, seed=0)
+    assert hooks_of(teacher.unet) == hooks
+    assert hooks_of(student) == 0
+    assert {id(p) for p in tapped_student.parameters()} == {id(p) for p in student.parameters()}
+    _, found = tapped_teacher(torch.randn(1, 4, 8, 8), torch.tensor([10]), teacher.encode([""]))
+    assert found == []
+
+
+def test_a_direction_alone_needs_the_taps(teacher: Teacher) -> None:
+    features = FeatureMatchingSpec(weight=0, direction_weight=1)
+    tapped_teacher, _ = tap_pair(teacher.unet, make_student(teacher, "b-base"), features, seed=0)
+    tapped_teacher.untap()
+    assert len(tapped_teacher.projectors) == 8
+
+
+def test_untapped_the_model_is_as_it_was() -> None:
+    layer = nn.Linear(2, 2)
+    tapped = TappedUNet(layer, [layer])
+    assert layer._forward_hooks
+    tapped.untap()
+    assert not layer._forward_hooks
+
+
+def test_a_projector_fits_the_axes_of_its_point() -> None:
+    attention = Attention(query_dim=6, heads=2, dim_head=3)
+    tokens, maps = torch.randn(1, 5, 6), torch.randn(1, 6, 4, 4)
+    assert FeaturePair(attention, attention, 8, 6).make_projector()(tokens).shape == (1, 5, 8)
+    assert FeaturePair(nn.Identity(), nn.Identity(), 8, 6).make_projector()(maps).shape == (1, 8, 4, 4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from core.frechet import frechet_distance
+from core.metrics.frechet import frechet_distance
 
 
 def by_matrix_root(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,0 +1,157 @@
+"""Reading captions from files, row by row: text, CSV, TSV, JSON Lines, Parquet; plain, gzip or zstd.
+
+Nothing is read further ahead than a few thousand rows. A row that cannot be read ends the reading with an
+error that names it; what is wrong with a caption itself is `core.caption_cleaning`'s to judge.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.errors import BadCaptionsError
+from core.spec import FileCaptions
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+USUAL_COLUMNS = ("caption", "text", "prompt")
+PARQUET_ROWS = 4_096
+
+
+def read_file(source: FileCaptions) -> Iterator[str]:
+    """Yield the captions of a file in its order, empty rows as empty captions.
+
+    Raises
+    ------
+    BadCaptionsError
+        It names the file and, where there is one, the row.
+    """
+    path = Path(source.path)
+    rows = READERS[source.format or _format_of(path)](path, source.column)
+    try:
+        yield from islice(rows, source.limit)
+    except (OSError, pa.ArrowException) as error:
+        number = getattr(error, "errno", None)
+        problem = os.strerror(number) if number else str(error)
+        raise BadCaptionsError(
+            f"{path.name} cannot be read: {problem}", "check the path and that the file is whole"
+        ) from error
+
+
+def _format_of(path: Path) -> str:
+    """Return the format that a file's name speaks of; text where it speaks of none."""
+    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
+    return SUFFIXES.get(suffixes[-1] if suffixes else "", "text")
+
+
+def _read_text(path: Path, column: str | None) -> Iterator[str]:
+    yield from _lines(path)
+
+
+def _read_csv(path: Path, column: str | None, delimiter: str = ",") -> Iterator[str]:
+    rows = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    try:
+        header = next(rows, [])
+        place = header.index(_choose_column(path, header, column))
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise _bad_row(path, rows.line_num, f"{len(row)} cells under {len(header)} columns")
+            yield row[place]
+    except csv.Error as error:
+        raise _bad_row(path, rows.line_num, str(error)) from error
+
+
+def _read_tsv(path: Path, column: str | None) -> Iterator[str]:
+    yield from _read_csv(path, column, delimiter="\t")
+
+
+def _read_jsonl(path: Path, column: str | None) -> Iterator[str]:
+    """Read a string or an object on each line; null is an empty caption."""
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _bad_row(path, number, f"not JSON: {error}") from error
+        if isinstance(row, dict):
+            column = column or _choose_column(path, list(row), None)
+            if column not in row:
+                raise _bad_row(path, number, f"no {column!r}, only {', '.join(row) or 'an empty object'}")
+            row = row[column]
+        if not isinstance(row, str | None):
+            raise _bad_row(path, number, f"the caption is {json.dumps(row)[:60]}, not a text")
+        yield row or ""
+
+
+def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
+    with pq.ParquetFile(path) as table:
+        column = _choose_column(path, table.schema_arrow.names, column)
+        column_type = table.schema_arrow.field(column).type
+        if not (pa.types.is_string(column_type) or pa.types.is_large_string(column_type)):
+            raise BadCaptionsError(
+                f"{path.name}: column {column} holds {column_type}, not text", "name another column"
+            )
+        for batch in table.iter_batches(PARQUET_ROWS, columns=[column]):
+            for text in batch.column(0):
+                yield text.as_py() or ""
+
+
+READERS: dict[str, Callable[[Path, str | None], Iterator[str]]] = {
+    "text": _read_text,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file, which may be compressed, without a byte order mark."""
+    with _open(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise _bad_row(path, number, "not UTF-8 text") from error
+            yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _open(path: Path) -> Any:
+    """Open a file as a binary stream, its compression, if any, undone."""
+    compression = COMPRESSIONS.get(path.suffix)
+    return io.BufferedReader(pa.input_stream(str(path), compression)) if compression else path.open("rb")
+
+
+def _choose_column(path: Path, columns: Sequence[str], wanted: str | None) -> str:
+    """Return the wanted column; where none is named, the only one or one with a usual name."""
+    if wanted in columns:
+        return wanted
+    usual = [column for column in columns if len(columns) == 1 or column.lower() in USUAL_COLUMNS]
+    if wanted is None and len(usual) == 1:
+        return usual[0]
+    raise BadCaptionsError(
+        f"{path.name} has no column {wanted!r}"
+        if wanted
+        else f"{path.name}: which column holds the captions?",
+        f"give captions.column as one of: {', '.join(columns) or 'none, for there are no columns'}",
+    )
+
+
+def _bad_row(path: Path, number: int, problem: str) -> BadCaptionsError:
+    return BadCaptionsError(f"{path.name}, line {number}: {problem}", "mend or remove that line")

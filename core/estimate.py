@@ -1,0 +1,175 @@
+"""How much a job will take, before it starts: counted from configs and the specification; free of torch.
+
+Parameters and the size of the student's weights are exact. Memory is counted from what the models, the
+optimiser and the backward pass hold; time is the job's floating-point operations over the rates that a device
+was measured at (`core.probe`). Text encoding, picture decoding, scoring and the few pictures of the sample
+grids' first row are not counted: beside the passes through the U-Nets they take little in any but a tiny job.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+from core.device_rate import DeviceRate
+from core.exported_size import exported_unet_bytes, safetensors_size
+from core.registry import TeacherInfo, part_files, safetensors_header, weight_files
+from core.spec import (
+    DistillationSpec,
+    DrawnByCount,
+    DrawnByText,
+    EvaluationSpec,
+    InlineCaptions,
+    LatentsSpec,
+    choose_student,
+)
+from core.step_cost import training_sample_cost, transfer_costs
+from core.training_memory import STUDENT_COPIES, training_memory
+from core.unet_layout import UNetLayout, unet_layout
+from core.unet_memory import FLOAT32_BYTES
+
+BACKWARD_SHARE = 2  # of a forward pass's operations: gradients of the inputs, and of the weights
+CHECKPOINTS_ON_DISK = 3  # two are kept, and the next is complete before the older one goes
+GRID_PICTURES = 8
+
+
+class Estimate(BaseModel):
+    """What a job will take.
+
+    Attributes
+    ----------
+    student
+        Name of the student that will be trained.
+    teacher_parameters, student_parameters
+        Of the U-Nets.
+    teacher_gmacs, student_gmacs
+        Of one pass of one picture through the U-Net's linear and convolution layers.
+    unet_bytes
+        Size of the student's U-Net weights as exported.
+    pipeline_bytes
+        All weights of the exported folder: the U-Net in each precision and under each name, the other parts.
+    checkpoint_bytes
+        Disk that the training's checkpoints take.
+    training_memory_bytes
+        Peak memory of the training.
+    flops
+        Floating-point operations of each phase.
+    seconds
+        Time of each phase on a measured device; None without one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    student: str
+    teacher_parameters: int
+    student_parameters: int
+    teacher_gmacs: float
+    student_gmacs: float
+    unet_bytes: int
+    pipeline_bytes: int
+    checkpoint_bytes: int
+    training_memory_bytes: int
+    flops: dict[str, float]
+    seconds: dict[str, float] | None = None
+
+
+def estimate_job(
+    teacher: TeacherInfo,
+    spec: DistillationSpec,
+    rate: DeviceRate | None = None,
+    caption_count: int | None = None,
+) -> Estimate:
+    """Estimate a job.
+
+    Parameters
+    ----------
+    teacher
+        Its teacher, of which configs and the headers of weight files are read.
+    spec
+        What it is asked for.
+    rate
+        What the device was measured at. Without it an accelerator is assumed, and no time is told.
+    caption_count
+        Size of the caption set. Where it is not known, drawing a fraction of it is not counted.
+
+    Raises
+    ------
+    InvalidStudentError
+        If the student does not fit the teacher.
+    """
+    choice = choose_student(teacher.unet_config, spec.student, teacher.prompt_tokens)
+    theirs = unet_layout(teacher.unet_config, prompt_tokens=teacher.prompt_tokens)
+    ours = unet_layout(choice.config, prompt_tokens=teacher.prompt_tokens)
+    dtype = next(iter(safetensors_header(weight_files(teacher.path / "unet")[0]).values()))["dtype"]
+    unet_bytes = safetensors_size(ours, dtype)
+    forward, training = _operations(spec, theirs, ours, _drawn_count(spec, caption_count))
+    phases = [phase for phase in ("latents", "training", "few_step", "evaluation") if forward.get(phase)]
+    return Estimate(
+        student=choice.describe()["name"],
+        teacher_parameters=theirs.parameters,
+        student_parameters=ours.parameters,
+        teacher_gmacs=theirs.layer_multiply_accumulates / 1e9,
+        student_gmacs=ours.layer_multiply_accumulates / 1e9,
+        unet_bytes=unet_bytes,
+        pipeline_bytes=exported_unet_bytes(ours, dtype, spec.export) + _size_of_parts(teacher),
+        checkpoint_bytes=CHECKPOINTS_ON_DISK * STUDENT_COPIES * FLOAT32_BYTES * ours.parameters,
+        training_memory_bytes=training_memory(teacher, spec, theirs, ours, rate),
+        flops={phase: forward[phase] + training.get(phase, 0) for phase in phases},
+        seconds=rate
+        and {
+            phase: forward[phase] / rate.forward_flops + training.get(phase, 0) / rate.training_flops
+            for phase in phases
+        },
+    )
+
+
+def _operations(
+    spec: DistillationSpec, teacher: UNetLayout, student: UNetLayout, drawn: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the operations of each phase in forward passes alone, and in passes that are trained."""
+    theirs, ours = (2.0 * layout.multiply_accumulates for layout in (teacher, student))
+    sample = training_sample_cost(spec.method)
+    samples = spec.training.steps * spec.training.batch_size
+    grids = spec.training.steps // spec.training.sample_every
+    grid = GRID_PICTURES * ours * _unet_calls(spec.evaluation)
+    forward = {
+        "latents": drawn * _unet_calls(spec.latents) * theirs,
+        "training": samples * (sample.teacher * theirs + sample.guide * ours) + grids * grid,
+        "few_step": 0.0,
+        "evaluation": _evaluation(spec, theirs, ours),
+    }
+    trained = {"training": samples * sample.student * ours * (1 + BACKWARD_SHARE), "few_step": 0.0}
+    for course in transfer_costs(spec.few_step):
+        samples = course.steps * spec.training.batch_size
+        forward["few_step"] += samples * (course.sample.teacher * theirs + course.sample.guide * ours)
+        trained["few_step"] += samples * course.sample.student * ours * (1 + BACKWARD_SHARE)
+    return forward, trained
+
+
+def _evaluation(spec: DistillationSpec, theirs: float, ours: float) -> float:
+    """Return the operations of drawing every split: the teacher twice, the student once, at all steps."""
+    evaluation = spec.evaluation
+    splits = 2 + bool(spec.drawn.hold_out)
+    calls_of_teacher, calls_of_student = 2 * _unet_calls(evaluation), _unet_calls(spec.student_drawing)
+    for steps in evaluation.more_steps:
+        fewer = {"steps": steps}
+        calls_of_teacher += _unet_calls(evaluation.model_copy(update=fewer))
+        calls_of_student += _unet_calls(spec.student_drawing.model_copy(update=fewer))
+    return splits * evaluation.samples * (calls_of_teacher * theirs + calls_of_student * ours)
+
+
+def _unet_calls(drawing: LatentsSpec | EvaluationSpec) -> int:
+    """Return how often a sampler calls the U-Net for a picture; PNDM repeats its second step."""
+    return (drawing.steps + (drawing.sampler == "pndm")) * (2 if drawing.guidance_scale > 1 else 1)
+
+
+def _drawn_count(spec: DistillationSpec, caption_count: int | None) -> int:
+    if caption_count is None and isinstance(spec.captions, InlineCaptions):
+        caption_count = len(set(spec.captions.texts))
+    if isinstance(spec.drawn, DrawnByText):
+        return len(set(spec.drawn.texts))
+    if isinstance(spec.drawn, DrawnByCount):
+        return spec.drawn.count if caption_count is None else min(spec.drawn.count, caption_count)
+    return round(spec.drawn.fraction * (caption_count or 0))
+
+
+def _size_of_parts(teacher: TeacherInfo) -> int:
+    """Return the bytes of the weights of every part but the U-Net, which are copied."""
+    return sum(file.stat().st_size for files in part_files(teacher).values() for file in files)

@@ -1,0 +1,143 @@
+"""The families of teachers that can be distilled: what their pipelines are made of, and what is refused.
+
+A family is a diffusers pipeline around a U-Net whose every part is of one known class. Whatever else a folder
+may ask for, such as code of its own or pickled weights, is refused with the reason. Nothing here loads a
+model: this module is free of torch, because the API process lists teachers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.errors import BadTeacherError
+
+FamilyName = Literal["sd1", "sd2", "sdxl"]
+LIBRARIES = ("diffusers", "transformers")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Teachers that are encoded, sampled and compressed alike.
+
+    Attributes
+    ----------
+    name
+        How specifications and answers call it.
+    described
+        How people call it.
+    pipeline
+        Class of the diffusers pipeline.
+    linear_projections
+        Whether the U-Net's transformers project linearly, or by 1-by-1 convolutions; None if either will do.
+    parts
+        Class of each part that is loaded, by its folder.
+    """
+
+    name: FamilyName
+    described: str
+    pipeline: str
+    linear_projections: bool | None
+    parts: Mapping[str, str]
+
+
+SD_PARTS = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "tokenizer": "CLIPTokenizer",
+    "text_encoder": "CLIPTextModel",
+}
+SDXL_PARTS = SD_PARTS | {"tokenizer_2": "CLIPTokenizer", "text_encoder_2": "CLIPTextModelWithProjection"}
+
+FAMILIES = (
+    Family("sd1", "Stable Diffusion 1", "StableDiffusionPipeline", False, SD_PARTS),
+    Family("sd2", "Stable Diffusion 2", "StableDiffusionPipeline", True, SD_PARTS),
+    Family("sdxl", "Stable Diffusion XL", "StableDiffusionXLPipeline", None, SDXL_PARTS),
+)
+SUPPORTED = "supported: " + ", ".join(f"{family.described} ({family.pipeline})" for family in FAMILIES)
+
+
+def check_pipeline(index: Mapping[str, Any], name: str) -> None:
+    """Refuse a pipeline of no known family, by its ``model_index.json`` alone.
+
+    Parameters
+    ----------
+    index
+        Content of ``model_index.json``.
+    name
+        What to call the teacher.
+
+    Raises
+    ------
+    BadTeacherError
+        If the pipeline is of another class, denoises with a transformer, or needs code of its own.
+    """
+    pipeline = index.get("_class_name")
+    if isinstance(pipeline, list):  # how diffusers names a class in a file beside the weights
+        raise BadTeacherError(
+            f"{name} needs pipeline code of its own ({'.'.join(map(str, pipeline))}), which is never run",
+            SUPPORTED,
+        )
+    if _class_of(index, "transformer"):
+        raise BadTeacherError(
+            f"{name} is a {pipeline}, which denoises with a transformer; only U-Nets can be distilled",
+            SUPPORTED,
+        )
+    family = next((family for family in FAMILIES if family.pipeline == pipeline), None)
+    if family is None:
+        raise BadTeacherError(f"{name} is a {pipeline}, which cannot be distilled", SUPPORTED)
+    for part, expected in family.parts.items():
+        library, found = _class_of(index, part) or (LIBRARIES[0], expected)
+        if library not in LIBRARIES:
+            raise BadTeacherError(
+                f"{name}'s {part} needs code of its own ({library}.{found}), which is never run", SUPPORTED
+            )
+        if found.removesuffix("Fast") != expected:
+            raise BadTeacherError(f"{name}'s {part} is a {found} instead of a {expected}", SUPPORTED)
+
+
+def find_family(index: Mapping[str, Any], unet_config: Mapping[str, Any]) -> Family:
+    """Return the family of a pipeline that `check_pipeline` let pass."""
+    linear = bool(unet_config.get("use_linear_projection", False))
+    return next(
+        family
+        for family in FAMILIES
+        if family.pipeline == index["_class_name"] and family.linear_projections in (None, linear)
+    )
+
+
+def check_part_config(config: Mapping[str, Any], part: str, name: str) -> None:
+    """Refuse a part whose own config asks for code or for a class that is not its family's.
+
+    Parameters
+    ----------
+    config
+        Content of the part's ``config.json`` or ``tokenizer_config.json``.
+    part
+        The part's folder.
+    name
+        What to call the teacher.
+    """
+    if "auto_map" in config:
+        raise BadTeacherError(
+            f"{name}'s {part} needs code of its own (auto_map), which is never run",
+            "use a teacher whose parts are classes of diffusers and transformers",
+        )
+    tokenizer = config.get("tokenizer_class", "CLIPTokenizer")
+    if tokenizer not in ("CLIPTokenizer", "CLIPTokenizerFast"):
+        raise BadTeacherError(f"{name}'s {part} is a {tokenizer}; only CLIPTokenizer is known", SUPPORTED)
+
+
+def check_scheduler_config(config: Mapping[str, Any], name: str) -> None:
+    """Refuse a noise schedule whose U-Net predicts neither the noise nor the velocity."""
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTION_TYPES:
+        raise BadTeacherError(
+            f"{name} predicts {prediction!r}", f"supported prediction types: {', '.join(PREDICTION_TYPES)}"
+        )
+
+
+def _class_of(index: Mapping[str, Any], part: str) -> tuple[str, str] | None:
+    """Return library and class of a part, or None where the index says nothing or that there is none."""
+    entry = index.get(part)
+    return (str(entry[0]), str(entry[1])) if isinstance(entry, list) and entry[1] is not None else None

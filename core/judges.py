@@ -1,0 +1,87 @@
+"""What pictures are judged by: any function from pictures and their captions to numbers for each picture.
+
+All that is measured later follows from these numbers, so that they can be kept and the pictures forgotten.
+
+Axes: B pictures, D feature, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from core.evaluation_clip import EvaluationClip, load_evaluation_clip
+from core.inception import Inception, find_inception, load_inception
+from core.references import References, load_references
+from core.spec import EvaluationSpec
+from core.teacher import Teacher
+
+Judgements = dict[str, np.ndarray]
+
+
+class Judge(Protocol):
+    """Judges pictures."""
+
+    def look(self, pictures_BCHW: torch.Tensor, captions: Sequence[str]) -> Judgements:
+        """Judge uint8 pictures.
+
+        Returns
+        -------
+        dict
+            Arrays with a row for each picture: always ``features`` BD; where the judge can tell them,
+            ``clip`` BD, its CLIP embedding; ``clip_similarity`` B, the cosine to the caption's;
+            ``probabilities`` BK; ``reference_rank`` B, as in `References.ranks`.
+        """
+
+
+@dataclass(frozen=True)
+class ClipJudge:
+    """Judges by a CLIP, and by reference pictures where there are some."""
+
+    clip: EvaluationClip
+    references: References | None
+
+    def look(self, pictures_BCHW: torch.Tensor, captions: Sequence[str]) -> Judgements:
+        """Judge uint8 pictures; the features are the CLIP embeddings."""
+        pictures_BD = self.clip.embed_pictures(pictures_BCHW).cpu()
+        captions_BD = self.clip.embed_texts(captions).cpu()
+        judged = {
+            "features": pictures_BD,
+            "clip": pictures_BD,
+            "clip_similarity": (pictures_BD * captions_BD).sum(dim=1),
+        }
+        if self.references:
+            judged["probabilities"] = self.references.probabilities(pictures_BD, self.clip.scale)
+            judged["reference_rank"] = self.references.ranks(pictures_BD, captions)
+        return {name: values.numpy() for name, values in judged.items()}
+
+
+@dataclass(frozen=True)
+class InceptionJudge:
+    """Judges by Inception as in the published protocol, and by a CLIP what only a CLIP can tell."""
+
+    inception: Inception
+    clip_judge: ClipJudge | None
+
+    def look(self, pictures_BCHW: torch.Tensor, captions: Sequence[str]) -> Judgements:
+        """Judge uint8 pictures; features and probabilities are Inception's."""
+        features_BD, probability_BK = self.inception(pictures_BCHW)
+        told_by_clip = self.clip_judge.look(pictures_BCHW, captions) if self.clip_judge else {}
+        return told_by_clip | {"features": features_BD.numpy(), "probabilities": probability_BK.numpy()}
+
+
+def check_judge(evaluation: EvaluationSpec) -> None:
+    """Raise at a job's start what would otherwise end it hours later: that its judge cannot be loaded."""
+    if evaluation.features == "inception":
+        find_inception()
+
+
+def load_judge(teacher: Teacher, evaluation: EvaluationSpec) -> Judge | None:
+    """Load what a specification asks for; None if that is a CLIP and there is none."""
+    clip = load_evaluation_clip(teacher)
+    clip_judge = ClipJudge(clip, load_references(teacher.info.path)) if clip else None
+    if evaluation.features == "inception":
+        return InceptionJudge(load_inception(teacher.device), clip_judge)
+    return clip_judge

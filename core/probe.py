@@ -1,0 +1,221 @@
+"""How fast this machine is, measured on the very U-Nets of a job: ``python -m core.probe --spec spec.json``.
+
+Both models are built with random weights, so that no checkpoint has to be fetched, and a few of the passes
+that the job is made of are timed. What was measured is kept, because it holds for every job of the same
+models on the same machine.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from core.conditions import Conditions
+from core.cost import random_conditions
+from core.device_rate import DeviceRate
+from core.estimate import BACKWARD_SHARE, estimate_job
+from core.files import write_json
+from core.optimisation import build_optimiser, choose_precision, update_average
+from core.phase_times import phase_seconds
+from core.registry import TeacherInfo
+from core.spec import DistillationSpec, choose_student
+from core.teacher_refs import resolve_teacher
+from core.unet_layout import unet_layout
+
+LEAST_TIMED_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One measurement: two U-Nets, the batch they get, and where they run.
+
+    Attributes
+    ----------
+    teacher, student
+        Configs of the U-Nets.
+    prompt_tokens
+        Length of the text condition.
+    batch_size
+        Samples of one pass.
+    spec
+        Whose optimiser is used.
+    device, precision
+        Where, and in what.
+    seconds
+        How long to time each kind of pass.
+    """
+
+    teacher: Mapping[str, Any]
+    student: Mapping[str, Any]
+    prompt_tokens: int
+    batch_size: int
+    spec: DistillationSpec
+    device: torch.device
+    precision: torch.dtype
+    seconds: float = 5.0
+
+    @property
+    def key(self) -> str:
+        """Changes with everything that the speed follows from."""
+        identity = {
+            "teacher": dict(self.teacher),
+            "student": dict(self.student),
+            "prompt_tokens": self.prompt_tokens,
+            "batch_size": self.batch_size,
+            "device": device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "precision": str(self.precision),
+            "torch": torch.__version__,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    def measure(self) -> DeviceRate:
+        """Time forward passes of the teacher, and training steps of the student."""
+        process_bytes = resident_bytes() if self.device.type == "cpu" else 0
+        forward = 2 * unet_layout(self.teacher, prompt_tokens=self.prompt_tokens).multiply_accumulates
+        step = 2 * unet_layout(self.student, prompt_tokens=self.prompt_tokens).multiply_accumulates
+        return DeviceRate(
+            device=device_name(self.device),
+            precision="bfloat16" if self.precision == torch.bfloat16 else "float32",
+            forward_flops=self.batch_size * forward / self._time(self._forward_pass()),
+            training_flops=self.batch_size * step * (1 + BACKWARD_SHARE) / self._time(self._training_step()),
+            process_bytes=process_bytes,
+        )
+
+    def _forward_pass(self) -> Callable[[], None]:
+        unet = self._build(self.teacher).eval().requires_grad_(False)
+        inputs = self._inputs(self.teacher)
+
+        def run() -> None:
+            with torch.no_grad():
+                self._predict(unet, *inputs)
+
+        return run
+
+    def _training_step(self) -> Callable[[], None]:
+        unet = self._build(self.student).train()
+        average = self._build(self.student).eval().requires_grad_(False)
+        optimiser = build_optimiser(unet.parameters(), self.spec.training)
+        inputs = self._inputs(self.student)
+
+        def run() -> None:
+            self._predict(unet, *inputs).float().square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(unet.parameters(), self.spec.training.gradient_clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            update_average(average, unet, self.spec.training.ema_decay, step=1)
+
+        return run
+
+    def _build(self, config: Mapping[str, Any]) -> UNet2DConditionModel:
+        with torch.device(self.device):
+            return UNet2DConditionModel.from_config(config)
+
+    def _inputs(self, config: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
+        size = config["sample_size"]
+        noisy_BCHW = torch.randn(self.batch_size, config["in_channels"], size, size, device=self.device)
+        timestep_B = torch.randint(1000, (self.batch_size,), device=self.device)
+        return (
+            noisy_BCHW,
+            timestep_B,
+            random_conditions(config, self.prompt_tokens, self.batch_size, self.device),
+        )
+
+    def _predict(
+        self,
+        unet: UNet2DConditionModel,
+        noisy_BCHW: torch.Tensor,
+        timestep_B: torch.Tensor,
+        conditions: Conditions,
+    ) -> torch.Tensor:
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            return conditions.predict(unet, noisy_BCHW, timestep_B)
+
+    def _time(self, run: Callable[[], None]) -> float:
+        """Return the mean seconds of a run, after one that does not count."""
+        run()
+        self._wait()
+        started, runs = time.perf_counter(), 0
+        while runs < LEAST_TIMED_RUNS or time.perf_counter() - started < self.seconds:
+            run()
+            self._wait()
+            runs += 1
+        return (time.perf_counter() - started) / runs
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def job_probe(teacher: TeacherInfo, spec: DistillationSpec, device: torch.device) -> Probe:
+    """Return the probe of a job's models, at the batch that they are trained with."""
+    return Probe(
+        teacher=teacher.unet_config,
+        student=choose_student(teacher.unet_config, spec.student, teacher.prompt_tokens).config,
+        prompt_tokens=teacher.prompt_tokens,
+        batch_size=spec.training.micro_batch_size or spec.training.batch_size,
+        spec=spec,
+        device=device,
+        precision=choose_precision(spec.training, device),
+    )
+
+
+def cached_rate(probe: Probe, cache: Path) -> DeviceRate:
+    """Return what a probe measured here before, or measure now and keep it."""
+    path = cache / "rates" / f"{probe.key}.json"
+    if not path.exists():
+        write_json(path, probe.measure().model_dump())
+    return DeviceRate.model_validate_json(path.read_bytes())
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of an accelerator, or of the processor with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def resident_bytes() -> int:
+    """Return the most memory that this process has had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def main() -> None:
+    """Print what a job will take on this machine, as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m core.probe", description=main.__doc__)
+    parser.add_argument("--spec", type=Path, required=True, help="the job's specification, JSON")
+    parser.add_argument("--teachers", type=Path, action="append", default=[], help="a folder of teachers")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder of rates measured before")
+    parser.add_argument("--workdir", type=Path, help="folder of a run of this job, to compare with")
+    options = parser.parse_args()
+    spec = DistillationSpec.model_validate_json(options.spec.read_bytes())
+    teacher = resolve_teacher(spec.teacher, options.teachers)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rate = cached_rate(job_probe(teacher, spec, device), options.cache)
+    estimate = estimate_job(teacher, spec, rate)
+    report = estimate.model_dump()
+    if options.workdir:
+        lines = (options.workdir / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        report["measured_seconds"] = measured = phase_seconds(map(json.loads, lines))
+        report["error"] = {
+            phase: seconds / measured[phase] - 1
+            for phase, seconds in (estimate.seconds or {}).items()
+            if measured.get(phase)
+        }
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Captions from files of every format and compression, and errors that name the row."""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.caption_readers import read_file
+from core.errors import BadCaptionsError
+from core.spec import FileCaptions
+
+TEXTS = ["small cat", 'a "quoted", red\nbus', "Größe 3, ça va", ""]
+
+
+def read(path: Path, **fields: object) -> list[str]:
+    return list(read_file(FileCaptions(path=str(path), **fields)))
+
+
+def as_csv(texts: list[str], delimiter: str = ",") -> bytes:
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter=delimiter)
+    writer.writerow(["id", "caption"])
+    writer.writerows(enumerate(texts))
+    return table.getvalue().encode()
+
+
+def as_jsonl(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"id": 1, "caption": text}) + "\n" for text in texts).encode()
+
+
+def compress(content: bytes, suffix: str) -> bytes:
+    match suffix:
+        case ".gz":
+            return gzip.compress(content[:5]) + gzip.compress(
+                content[5:]
+            )  # two members, as pigz and cat write
+        case ".zst":
+            return pa.compress(content, codec="zstd", asbytes=True)
+    return content
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [(".csv", as_csv(TEXTS)), (".tsv", as_csv(TEXTS, "\t")), (".jsonl", as_jsonl(TEXTS))],
+)
+def test_tables_give_their_caption_column(
+    tmp_path: Path, suffix: str, content: bytes, compression: str
+) -> None:
+    path = tmp_path / f"a.b{suffix}{compression}"
+    path.write_bytes(compress(content, compression))
+    assert read(path) == TEXTS
+    assert read(path, column="caption", limit=2) == TEXTS[:2]
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+def test_text_gives_its_lines(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / f"captions.txt{compression}"
+    path.write_bytes(compress("\ufeffone\r\n\ntwo, three".encode(), compression))
+    assert [line.strip() for line in read(path)] == ["one", "", "two, three"]
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "zstd"])
+def test_parquet_gives_a_column_of_text(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "captions.parquet"
+    table = pa.table({"url": ["u"] * 3, "TEXT": ["one", None, "three"], "width": [1, 2, 3]})
+    pq.write_table(table, path, compression=codec, row_group_size=2)
+    assert read(path) == ["one", "", "three"]
+    with pytest.raises(BadCaptionsError, match="width holds int64"):
+        read(path, column="width")
+
+
+def test_json_lines_may_be_plain_strings(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_text('"one"\n\nnull\n{"prompt": "two", "seed": 3}\n')
+    assert read(path) == ["one", "", "two"]
+
+
+def test_the_format_can_be_said(tmp_path: Path) -> None:
+    path = tmp_path / "captions.data"
+    path.write_bytes(as_csv(TEXTS))
+    assert read(path, format="csv") == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"ok\n\xff\xfe\n", "line 2: not UTF-8"),
+        ("a.jsonl", b'{"text": "ok"}\n{"text": ', "line 2: not JSON"),
+        ("a.jsonl", b'{"text": "ok"}\n{"caption": "x"}\n', "line 2: no 'text', only caption"),
+        ("a.jsonl", b'"ok"\n[1, 2]\n', r"line 2: the caption is \[1, 2\]"),
+        ("a.csv", b"id,text\n1,ok\n2\n", "line 3: 1 cells under 2 columns"),
+        ("a.csv", b'id,text\n1,"open\n', "line 2: unexpected end of data"),
+        ("a.csv", b"a,b\n1,2\n", "which column"),
+        ("a.csv", b"text,caption\n1,2\n", "which column"),
+        ("a.csv", b"", "which column"),
+        ("a.txt.gz", gzip.compress(b"one\n" * 99)[:-12], "cannot be read"),
+        ("a.txt.zst", b"no zstd at all", "cannot be read"),
+        ("a.parquet", b"PAR1 not really", "cannot be read"),
+        ("absent.txt", None, "cannot be read"),
+    ],
+)
+def test_a_broken_file_says_what_and_where(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadCaptionsError, match=message) as raised:
+        read(tmp_path / name)
+    assert raised.value.message.startswith(name)
+    assert raised.value.hint
+
+
+def test_a_wrong_column_lists_the_right_ones(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_bytes(as_csv(TEXTS))
+    with pytest.raises(BadCaptionsError, match="no column 'text'") as raised:
+        read(path, column="text")
+    assert raised.value.hint == "give captions.column as one of: id, caption"
+
+
+PRINTABLE = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"))
+
+
+@settings(deadline=None, max_examples=50)
+@given(texts=st.lists(PRINTABLE))
+def test_any_text_survives_csv_and_json_lines(
+    texts: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("captions")
+    (folder / "a.csv").write_bytes(as_csv(texts))
+    (folder / "a.jsonl").write_bytes(as_jsonl(texts))
+    assert read(folder / "a.csv") == texts
+    assert read(folder / "a.jsonl", column="caption") == texts
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    content=st.binary(max_size=60),
+    suffix=st.sampled_from(["txt", "csv", "jsonl", "parquet", "txt.gz", "csv.zst"]),
+)
+def test_no_file_ends_in_another_error(
+    content: bytes, suffix: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("captions") / f"a.{suffix}"
+    path.write_bytes(content)
+    with contextlib.suppress(BadCaptionsError):
+        assert all(isinstance(text, str) for text in read(path))

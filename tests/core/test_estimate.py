@@ -1,0 +1,161 @@
+"""Estimates: exact where they say so, and otherwise near what is measured on the same models."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from core.cost import random_conditions
+from core.device_rate import DeviceRate
+from core.estimate import estimate_job
+from core.exported_size import safetensors_size
+from core.phase_times import phase_seconds
+from core.probe import cached_rate, job_probe
+from core.registry import TeacherInfo
+from core.spec import DistillationSpec, derive_student
+from core.unet_layout import unet_layout
+from core.unet_memory import saved_bytes
+
+CPU = torch.device("cpu")
+RATE = DeviceRate(
+    device="one", precision="float32", forward_flops=2e12, training_flops=1e12, process_bytes=10**9
+)
+
+
+@pytest.fixture
+def sd14(teacher_info: TeacherInfo, sd14_config: dict[str, Any]) -> TeacherInfo:
+    """A teacher of Stable Diffusion 1.4's U-Net; its other parts are the tiny teacher's."""
+    return teacher_info.model_copy(update={"unet_config": sd14_config, "prompt_tokens": 77})
+
+
+def training_only(make_spec: Callable[..., DistillationSpec], **changes: Any) -> DistillationSpec:
+    training = {"steps": 10, "batch_size": 8, "sample_every": 100} | changes.pop("training", {})
+    return make_spec(**{"training": training, **changes})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_size_of_the_weights_is_exact(
+    dtype: torch.dtype, teacher_info: TeacherInfo, tmp_path: Path
+) -> None:
+    config = derive_student(teacher_info.unet_config, "b-small")
+    UNet2DConditionModel.from_config(config).to(dtype).save_pretrained(tmp_path)
+    size = safetensors_size(unet_layout(config), "F32" if dtype == torch.float32 else "F16")
+    assert size == (tmp_path / "diffusion_pytorch_model.safetensors").stat().st_size
+
+
+def test_a_training_sample_costs_what_was_counted(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    """Stable Diffusion 1.4 to b-base: 2,370 GFLOP a sample, teacher forward and student there and back."""
+    estimate = estimate_job(sd14, training_only(make_spec, student="b-base"))
+    assert estimate.flops["training"] / 80 == pytest.approx(2370e9, rel=1e-3)
+    assert estimate.student_parameters == 579_384_964
+    assert estimate.student_gmacs == pytest.approx(223.7, abs=0.05)
+    assert estimate.seconds is None
+
+
+def test_more_visited_states_and_directions_multiply_the_passes(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    plain = estimate_job(sd14, training_only(make_spec))
+    method = {"noise_matching_steps": 3, "features": {"direction_weight": 1}}
+    costly = estimate_job(sd14, training_only(make_spec, method=method))
+    assert costly.flops["training"] == pytest.approx(6 * plain.flops["training"])
+
+
+def test_time_is_operations_over_rates(sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]) -> None:
+    """Of 2,370 GFLOP a sample the teacher's forward pass makes 803, and the trained passes the rest."""
+    estimate = estimate_job(sd14, training_only(make_spec, student="b-base"), RATE)
+    assert estimate.seconds is not None
+    assert estimate.seconds["training"] == pytest.approx(80 * (0.803 / 2 + 1.567), rel=2e-3)
+    # Six pictures of three PNDM steps with guidance, 803 GFLOP a pass.
+    assert estimate.seconds["latents"] == pytest.approx(6 * 3 * 2 * 0.803 / 2, rel=1e-3)
+
+
+def test_memory_holds_the_teacher_and_the_student_six_times(
+    sd14: TeacherInfo, teacher_info: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    """Weights, average, two moments and gradients in float32, autocast's copies in half of it."""
+    spec = training_only(make_spec, student="b-base", training={"batch_size": 2, "micro_batch_size": 1})
+    saved = saved_bytes(unet_layout(derive_student(sd14.unet_config, "b-base")), compute_bytes=2)
+    held = estimate_job(sd14, spec).training_memory_bytes - saved
+    assert held == pytest.approx(4 * 859_520_964 + 22 * 579_384_964, rel=0.001)
+
+
+@pytest.mark.parametrize("family", ["sd14_config", "sdxl_config"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_forward_saves_is_counted_to_a_tenth(
+    family: str, precision: torch.dtype, request: pytest.FixtureRequest
+) -> None:
+    config = request.getfixturevalue(family) | {"norm_num_groups": 8, "cross_attention_dim": 64}
+    stages = len(config["block_out_channels"])
+    config |= {"block_out_channels": [40, 80, 160, 160][:stages], "sample_size": 32}
+    if stages == 3:
+        config |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64}
+    unet = UNet2DConditionModel.from_config(config)
+    own = {parameter.data_ptr() for parameter in unet.parameters()}
+    storages: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in own and tensor.ndim > 1 and not tensor.is_leaf:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    conditions = random_conditions(config, 16, 2, CPU)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", precision, enabled=precision != torch.float32),
+    ):
+        prediction = conditions.predict(unet, torch.randn(2, 4, 32, 32), torch.tensor([1, 2]))
+    assert prediction.requires_grad
+    layout = unet_layout(config, prompt_tokens=16)
+    autocast = precision == torch.bfloat16
+    counted = 2 * saved_bytes(layout, *((2, 2) if autocast else (4, 4)))
+    counted += 2 * layout.parameters * autocast  # its copies of the weights
+    assert counted == pytest.approx(sum(storages.values()), rel=0.1)
+
+
+def test_counting_needs_no_torch() -> None:
+    program = (
+        "import sys\n"
+        "import core.estimate\n"
+        "assert not {'torch', 'numpy', 'diffusers', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_rate_is_measured_once_and_kept(
+    teacher_info: TeacherInfo, make_spec: Callable[..., DistillationSpec], tmp_path: Path
+) -> None:
+    probe = replace(job_probe(teacher_info, make_spec(), CPU), seconds=0.01)
+    rate = cached_rate(probe, tmp_path)
+    assert rate.forward_flops > 0
+    assert rate.training_flops > 0
+    assert rate.process_bytes > 10**7
+    (kept,) = (tmp_path / "rates").iterdir()
+    kept.write_text(rate.model_copy(update={"forward_flops": 1.0}).model_dump_json())
+    assert cached_rate(probe, tmp_path).forward_flops == 1
+    other = replace(job_probe(teacher_info, make_spec(student="b-tiny"), CPU), seconds=0.01)
+    assert cached_rate(other, tmp_path).forward_flops > 1
+
+
+def test_phases_are_timed_by_the_record_without_the_pause_between_two_runs() -> None:
+    def event(second: int, **fields: str) -> dict[str, str]:
+        return {"at": f"2026-01-01T00:00:{second:02d}+00:00", "type": "progress", **fields}
+
+    events = [
+        event(0, type="phase", phase="captions"),
+        event(1, type="phase", phase="training"),
+        event(5),
+        event(30, type="phase", phase="captions"),
+        event(32, type="phase", phase="training"),
+        event(42, type="phase", phase="export"),
+        event(43, type="result"),
+    ]
+    assert phase_seconds(events) == {"captions": 3, "training": 14, "export": 1}

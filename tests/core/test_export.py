@@ -1,0 +1,158 @@
+"""The exported folder: precisions, the single file, warnings, licences."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from safetensors.torch import load_file
+
+from core.captions import CaptionSet, prepare_captions
+from core.estimate import estimate_job
+from core.export import SINGLE_FILE, as_exported, export_student, export_warnings
+from core.model_card import NO_MID_BLOCK
+from core.original_names import PREFIX, original_names
+from core.spec import DistillationSpec, derive_student
+from core.student_weights import build_student
+from core.students import student_rule
+from core.teacher import Teacher
+from core.verify import find_loading_problems, find_problems
+
+COST = {"parameters": 1, "gmacs": 1.0, "milliseconds_per_picture": 1.0}
+VALUES = {
+    "teacher": COST,
+    "student": COST | {"name": "a student"},
+    "captions": {"count": 2, "drawn": 1},
+    "text_only": {
+        "teacher": {"frechet_distance": 0.1234, "recall": 0.5},
+        "student": {"frechet_distance": 0.5678, "recall": 0.25},
+        "intervals": {"teacher": {"frechet_distance": [0.1, 0.2]}, "student": {}},
+        "by_steps": {
+            "5": {
+                "teacher": {"frechet_distance": 0.3},
+                "student": {"frechet_distance": 0.4},
+                "intervals": {"teacher": {}, "student": {"frechet_distance": [0.35, 0.45]}},
+                "unet_calls": {"teacher": 10, "student": 5},
+            }
+        },
+    },
+}
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> CaptionSet:
+    spec = {"teacher": "t", "captions": {"kind": "inline", "texts": ["small cat", "large cat"]}}
+    return prepare_captions(DistillationSpec.model_validate(spec), tmp_path / "captions", [])
+
+
+def original_state(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+    state = unet.state_dict()
+    return {original: state[name] for name, original in original_names(state).items()}
+
+
+def student_of(teacher: Teacher, preset: str) -> UNet2DConditionModel:
+    config = derive_student(teacher.info.unet_config, preset)
+    student = build_student(config, student_rule(preset), teacher.unet, 0)
+    return as_exported(student.eval(), teacher)
+
+
+def export(
+    teacher: Teacher, student: UNet2DConditionModel, captions: CaptionSet, workdir: Path, **export: Any
+) -> Path:
+    spec = DistillationSpec.model_validate({"teacher": "emoji-64", "export": export})
+    grid = workdir / "grid.png"
+    grid.write_bytes(b"a picture")
+    return export_student(student, teacher, captions, spec, VALUES, grid, workdir)
+
+
+@pytest.mark.parametrize("preset", ["b-base", "c-tiny"])
+def test_diffusers_reads_the_original_names_back(teacher: Teacher, preset: str) -> None:
+    unet = student_of(teacher, preset)
+    state = original_state(unet)
+    converted = convert_ldm_unet_checkpoint(dict(state), unet.config)
+    assert converted.keys() == unet.state_dict().keys()
+    assert all(torch.equal(converted[name], weight) for name, weight in unet.state_dict().items())
+
+
+@pytest.mark.parametrize("preset", ["b-small", "b-tiny"])
+def test_students_without_a_mid_block_have_original_names_too(teacher: Teacher, preset: str) -> None:
+    state = original_state(student_of(teacher, preset))
+    assert len(state) == len(student_of(teacher, preset).state_dict())
+    assert not any("middle_block" in name for name in state)
+    numbers = {int(name.split(".")[3]) for name in state if name.startswith(f"{PREFIX}output_blocks")}
+    assert numbers == set(range(len(numbers)))
+
+
+def test_the_sdxl_names_are_the_published_ones() -> None:
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 2),
+        norm_num_groups=4,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        cross_attention_dim=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=32,
+    )
+    state = original_state(unet)
+    assert f"{PREFIX}label_emb.0.2.weight" in state
+    converted = convert_ldm_unet_checkpoint(dict(state), unet.config)
+    assert converted.keys() == unet.state_dict().keys()
+
+
+def test_the_folder_holds_every_precision_and_loads(
+    teacher: Teacher, captions: CaptionSet, tmp_path: Path
+) -> None:
+    student = student_of(teacher, "b-small")
+    folder = export(teacher, student, captions, tmp_path)
+    for variant, dtype in ((None, torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+        pipeline = DiffusionPipeline.from_pretrained(folder, variant=variant, dtype=dtype)
+        for name, weight in student.state_dict().items():
+            assert torch.equal(pipeline.unet.state_dict()[name], weight.to(dtype))
+    single = load_file(folder / SINGLE_FILE)
+    assert {weight.dtype for weight in single.values()} == {torch.float16}
+    assert single.keys() == original_state(student).keys()
+    spec = DistillationSpec.model_validate({"teacher": "emoji-64", "student": "b-small"})
+    sizes = [file.stat().st_size for file in folder.rglob("*.safetensors")]
+    assert estimate_job(teacher.info, spec).pipeline_bytes == sum(sizes)
+    assert find_problems(folder) == []
+    assert find_loading_problems(folder) == []
+
+
+def test_what_is_not_asked_for_is_not_there(teacher: Teacher, captions: CaptionSet, tmp_path: Path) -> None:
+    student = student_of(teacher, "b-base")
+    folder = export(teacher, student, captions, tmp_path, variants=[], single_file=False)
+    weights = [file.relative_to(folder).as_posix() for file in folder.rglob("*.safetensors")]
+    assert [path for path in weights if "unet" in path] == ["unet/diffusion_pytorch_model.safetensors"]
+
+
+def test_a_missing_mid_block_and_a_missing_licence_are_told(
+    teacher: Teacher, captions: CaptionSet, tmp_path: Path
+) -> None:
+    whole = export(teacher, student_of(teacher, "b-base"), captions, tmp_path)
+    assert export_warnings(whole) == []
+    assert NO_MID_BLOCK not in (whole / "README.md").read_text()
+    without = export(teacher, student_of(teacher, "b-small"), captions, tmp_path)
+    assert export_warnings(without) == [NO_MID_BLOCK]
+    assert NO_MID_BLOCK in (without / "README.md").read_text()
+    (without / "LICENSE.txt").unlink()
+    assert "no licence text" in export_warnings(without)[0]
+
+
+def test_the_card_gives_scores_with_their_intervals(
+    teacher: Teacher, captions: CaptionSet, tmp_path: Path
+) -> None:
+    folder = export(teacher, student_of(teacher, "b-base"), captions, tmp_path)
+    card = (folder / "README.md").read_text()
+    assert "| Fréchet distance, captions seen as text only | 0.1234 (0.1 to 0.2) | 0.5678 |" in card
+    assert "| recall, captions seen as text only | 0.50 | 0.25 |" in card
+    assert "| 5 steps, captions seen as text only | 10 | 0.3 | 5 | 0.4 (0.35 to 0.45) |" in card
+    assert json.loads((folder / "manifest.json").read_text())["captions"]["count"] == 2

@@ -1,0 +1,41 @@
+"""A teacher is found by whichever name a specification gives it."""
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import BadTeacherError, UnknownTeacherError
+from core.teacher_refs import hub_patterns, resolve_teacher
+
+
+def test_a_teacher_can_be_given_as_a_folder(teachers_dir: Path) -> None:
+    assert resolve_teacher(str(teachers_dir / "weights"), []).id == "emoji-64"
+
+
+def test_a_folder_may_have_an_at_sign_in_its_name(teachers_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "teacher@v2").symlink_to(teachers_dir / "weights")
+    assert resolve_teacher(str(tmp_path / "teacher@v2"), []).id == "emoji-64"
+
+
+def test_a_teacher_can_be_given_by_its_id(teachers_dir: Path) -> None:
+    assert resolve_teacher("emoji-64", [teachers_dir]).path == teachers_dir / "weights"
+    with pytest.raises(UnknownTeacherError):
+        resolve_teacher("emoji-65", [teachers_dir])
+
+
+def test_a_hub_reference_that_is_no_repository_is_a_bad_teacher() -> None:
+    with pytest.raises(BadTeacherError, match="cannot be fetched"):
+        resolve_teacher("no/such/repository@main", [])
+
+
+def test_an_object_store_is_not_read_from_here() -> None:
+    with pytest.raises(BadTeacherError, match="object store"):
+        resolve_teacher("s3://bucket/teacher", [])
+
+
+def test_of_a_repository_only_the_pipeline_is_fetched() -> None:
+    patterns = hub_patterns({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"]})
+    assert "unet/*.safetensors" in patterns
+    assert "LICENSE*" in patterns
+    assert "*.safetensors" not in patterns  # single-file checkpoints beside the pipeline
+    assert not any(pattern.startswith("_") for pattern in patterns)
