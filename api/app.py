@@ -78,7 +78,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services
     stop = threading.Event()
     reconciler = threading.Thread(
-        target=run_reconciler, args=(services.engine, services.settings, stop), name="reconciler"
+        target=run_reconciler,
+        args=(services.engine, services.objects, services.settings, stop),
+        name="reconciler",
     )
     reconciler.start()
     try:

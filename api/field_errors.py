@@ -12,7 +12,7 @@ from typing import Any, get_args
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
-from core.spec import DistillationSpec
+from api.jobs.requests import Submission
 
 MAX_REPORTED_ERRORS = 20
 MAX_FIELD_CHARACTERS = 200
@@ -145,8 +145,8 @@ def _divisors(batch_size: int) -> list[str]:
 
 
 def _models_at(field: Location) -> list[type[BaseModel]]:
-    """The models that may stand at a path of the specification."""
-    models: list[type[BaseModel]] = [DistillationSpec]
+    """The models that may stand at a path of a submission."""
+    models: list[type[BaseModel]] = [Submission]
     for segment in field:
         models = [
             nested

@@ -36,8 +36,7 @@ def stream_events(transport: Transport, path: str, after: int) -> Iterator[Event
                     failures = 0
                     after = event.sequence
                     yield event
-                    if event.ends_the_job:
-                        return
+            # The service ended the stream: for good if the next answer says so, as it does of an ended job.
         except (httpx.TransportError, UnavailableError) as error:
             if failures == len(PAUSES_SECONDS):
                 raise ApiUnreachableError(f"{transport.base_url} does not answer: {error}") from error

@@ -1,4 +1,4 @@
-"""Jobs: submitted, listed, and each as an object that can be awaited, watched, cancelled and downloaded."""
+"""Jobs: submitted, listed, and each as an object that can be awaited, watched, moved and downloaded."""
 
 import time
 import uuid
@@ -111,7 +111,55 @@ class Job:
 
     def cancel(self) -> "Job":
         """Cancel the job, or ask its worker to stop; asking twice is harmless."""
-        answer = self._transport.request("POST", self._path("cancel"))
+        return self._move("cancel")
+
+    def pause(self) -> "Job":
+        """Pause the job, or ask its worker to stop; a checkpoint is kept."""
+        return self._move("pause")
+
+    def resume(self) -> "Job":
+        """Queue the paused job again; it goes on from its last checkpoint."""
+        return self._move("resume")
+
+    def retry(self, *, from_scratch: bool = False) -> "Job":
+        """Queue the failed or cancelled job again.
+
+        Parameters
+        ----------
+        from_scratch
+            Begin anew instead of going on from the last checkpoint.
+
+        Raises
+        ------
+        ConflictError
+            If the job has not ended, or has succeeded.
+        """
+        return self._move("retry", from_scratch=str(from_scratch).lower())
+
+    def clone(self, changes: Mapping[str, Any] | None = None, idempotency_key: str | None = None) -> "Job":
+        """Submit the job's specification and options once more.
+
+        Parameters
+        ----------
+        changes
+            Fields that differ, such as ``{"training": {"steps": 100}, "options": {"priority": 5}}``.
+        idempotency_key
+            As of `Jobs.create`.
+
+        Returns
+        -------
+        Job
+            The new job.
+        """
+        path, body = self._path("clone"), dict(changes or {})
+        return Job(self._transport, _submit(self._transport, path, body, idempotency_key))
+
+    def delete(self) -> None:
+        """Delete the job, its history and its files; `ConflictError` while it runs."""
+        self._transport.request("DELETE", self._path())
+
+    def _move(self, move: str, **parameters: str) -> "Job":
+        answer = self._transport.request("POST", self._path(move), parameters=parameters)
         self.state = JobState.model_validate(answer.json())
         return self
 
@@ -152,13 +200,27 @@ class Job:
         return f"/jobs/{self.state.id}" + (f"/{part}" if part else "")
 
 
+def _submit(
+    transport: Transport, path: str, body: Mapping[str, Any], idempotency_key: str | None
+) -> JobState:
+    key = idempotency_key or str(uuid.uuid4())
+    answer = transport.request("POST", path, body=body, headers={"Idempotency-Key": f'"{key}"'})
+    return JobState.model_validate(answer.json())
+
+
 class Jobs:
     """The jobs of a service."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, spec: DistillationSpec | Mapping[str, Any], idempotency_key: str | None = None) -> Job:
+    def create(
+        self,
+        spec: DistillationSpec | Mapping[str, Any],
+        idempotency_key: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+    ) -> Job:
         """Submit a job.
 
         A request that gets lost is sent again and still makes one job only.
@@ -169,6 +231,8 @@ class Jobs:
             What to do; what it leaves out is resolved by the service.
         idempotency_key
             Give the same key for the same submission from several processes; a fresh one by default.
+        options
+            How the job is treated: ``priority``, ``max_runtime_s``, ``not_before``.
 
         Raises
         ------
@@ -180,9 +244,9 @@ class Jobs:
             if isinstance(spec, DistillationSpec)
             else dict(spec)
         )
-        key = idempotency_key or str(uuid.uuid4())
-        answer = self._transport.request("POST", "/jobs", body=body, headers={"Idempotency-Key": f'"{key}"'})
-        return Job(self._transport, JobState.model_validate(answer.json()))
+        if options is not None:
+            body["options"] = dict(options)
+        return Job(self._transport, _submit(self._transport, "/jobs", body, idempotency_key))
 
     def get(self, job_id: str) -> Job:
         """Get one job; `NotFoundError` if there is none of that id."""

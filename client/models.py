@@ -43,6 +43,10 @@ class JobState(Answer):
     eta_seconds: float | None = None
     attempt: int
     cancel_requested: bool = False
+    pause_requested: bool = False
+    priority: int = 0
+    max_runtime_s: float | None = None
+    not_before: datetime | None = None
     queue: str
     teacher: str
     student: str
@@ -72,7 +76,7 @@ class Event(Answer):
 
     @property
     def ends_the_job(self) -> bool:
-        """Whether no further event follows."""
+        """Whether the job ended with it; only a retry is followed by further events."""
         return self.type == "status" and self.data.get("status") in ENDED
 
 

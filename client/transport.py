@@ -1,7 +1,7 @@
 """Requests to the service: repeated while it is away, refused with typed errors.
 
-Only requests that may safely be sent twice go through here: reads, cancels, and creations that carry an
-idempotency key.
+Only requests that may safely be sent twice go through here: reads, creations that carry an idempotency key,
+and moves of a job, which do nothing or are refused the second time.
 """
 
 import time

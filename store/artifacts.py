@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 from store.errors import NotFoundError
 from store.models import Artifact, ArtifactKind
 
+JOBS_PREFIX = "jobs/"
+
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
@@ -23,9 +25,14 @@ class StoredCheckpoint:
     files: tuple[Artifact, ...]
 
 
+def job_prefix(job_id: str) -> str:
+    """Key prefix of everything that a job leaves."""
+    return f"{JOBS_PREFIX}{job_id}/"
+
+
 def attempt_prefix(job_id: str, attempt: int) -> str:
     """Key prefix of everything that one attempt uploads; no other attempt writes there."""
-    return f"jobs/{job_id}/attempts/{attempt}/"
+    return f"{job_prefix(job_id)}attempts/{attempt}/"
 
 
 def list_artifacts(
@@ -51,11 +58,22 @@ def get_student_archive(session: Session, job_id: str) -> Artifact:
     return archive
 
 
-def list_checkpoints(session: Session, job_id: str) -> list[StoredCheckpoint]:
-    """List a job's complete checkpoints, the one to resume from first."""
+def list_checkpoints(session: Session, job_id: str, *, after_attempt: int = 0) -> list[StoredCheckpoint]:
+    """List a job's complete checkpoints, the one to resume from first.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job.
+    after_attempt
+        Only checkpoints of later attempts.
+    """
     rows = session.scalars(
         select(Artifact)
         .where(Artifact.job_id == job_id, Artifact.kind == "checkpoint_file")
+        .where(Artifact.attempt > after_attempt)
         .order_by(Artifact.attempt.desc(), Artifact.step.desc(), Artifact.path)
     )
     return [

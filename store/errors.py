@@ -51,6 +51,27 @@ class JobFinishedError(ConflictError):
     title = "The job has already ended"
 
 
+class JobNotEndedError(ConflictError):
+    """Only a job that has failed or was cancelled can be tried again."""
+
+    code = "job_not_ended"
+    title = "The job has not ended"
+
+
+class JobRunningError(ConflictError):
+    """A worker is at work on the job, which must first be cancelled or paused."""
+
+    code = "job_running"
+    title = "The job is running"
+
+
+class CancelRequestedError(ConflictError):
+    """The job is about to be cancelled."""
+
+    code = "cancel_requested"
+    title = "The job is being cancelled"
+
+
 class InvalidInputError(CondenserError):
     """A field of the request has a value that cannot be used."""
 

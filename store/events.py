@@ -18,6 +18,9 @@ from store.models import TERMINAL_STATUSES, Job, JobEvent, JobTransition
 
 STATUS_EVENT = "status"
 CANCEL_REQUESTED_EVENT = "cancel_requested"
+PAUSE_REQUESTED_EVENT = "pause_requested"
+PAUSE_WITHDRAWN_EVENT = "pause_withdrawn"
+WARNING_EVENT = "warning"
 
 
 @dataclass(frozen=True)
@@ -92,5 +95,5 @@ def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1
 
 
 def ends_the_job(event: JobEvent) -> bool:
-    """Tell whether this is the event after which a job has no further ones."""
+    """Tell whether this event ended the job; only a retry can be followed by further ones."""
     return event.type == STATUS_EVENT and event.data.get("status") in TERMINAL_STATUSES

@@ -4,6 +4,9 @@ Every move is one guarded UPDATE … RETURNING that also reserves the number of 
 transition and event are written in the same transaction. A move that its guard refuses changes nothing.
 Time, ids and lease tokens come in as arguments. The moves of a worker are guarded by its lease token, which
 only grows, so a worker that was given up cannot change the job any more.
+
+What a user asks of a running job is only noted: its worker reads it with the next heartbeat, lets the trainer
+write a checkpoint and gives the job back, and giving back moves the job to where the request wants it.
 """
 
 from collections.abc import Mapping
@@ -11,41 +14,77 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, extract, func, select, true, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
 from core.spec import DistillationSpec
 from store.database import Page
-from store.endings import CANCELLED, GOOD_END, WORKER_LOST, WORKER_STOPPED, Ending, trainer_crashed
+from store.endings import (
+    CANCELLED,
+    GOOD_END,
+    MAX_RUNTIME,
+    PAUSED,
+    RESUMED,
+    RETRIED,
+    WORKER_LOST,
+    WORKER_STOPPED,
+    Ending,
+    ending_of,
+)
 from store.errors import (
+    CancelRequestedError,
     InvalidCursorError,
     JobFinishedError,
+    JobNotEndedError,
+    JobRunningError,
     LeaseLostError,
     NotFoundError,
 )
-from store.events import CANCEL_REQUESTED_EVENT, NewEvent, insert_events, record_move
+from store.events import (
+    CANCEL_REQUESTED_EVENT,
+    PAUSE_REQUESTED_EVENT,
+    PAUSE_WITHDRAWN_EVENT,
+    WARNING_EVENT,
+    NewEvent,
+    insert_events,
+    record_move,
+)
 from store.idempotency import IdempotencyKey, reserve
 from store.ids import new_job_id, parse_job_id
-from store.leases import lock_under_lease
-from store.models import TERMINAL_STATUSES, Job, Status
+from store.job_options import JobOptions
+from store.leases import lock_under_lease, run_seconds, stop_wish
+from store.micro_batch import micro_batch_of, smaller_micro_batch, with_micro_batch
+from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status
 
 ALLOWED_MOVES: Mapping[Status, frozenset[Status]] = {
-    "queued": frozenset({"running", "cancelled"}),
-    "running": frozenset({"queued", "succeeded", "failed", "cancelled"}),
+    "queued": frozenset({"running", "paused", "cancelled"}),
+    "running": frozenset({"queued", "paused", "succeeded", "failed", "cancelled"}),
+    "paused": frozenset({"queued", "cancelled"}),
     "succeeded": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
+    "failed": frozenset({"queued"}),
+    "cancelled": frozenset({"queued"}),
 }
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to a job, until its lease ends."""
+    """A worker's right to a job, until its lease ends.
+
+    Attributes
+    ----------
+    spec
+        What the trainer is given: the accepted specification, with a smaller micro-batch where that was found
+        necessary.
+    scratch_attempt
+        Checkpoints of attempts up to this one are not to be continued from.
+    """
 
     job_id: str
     attempt: int
     lease_token: int
     spec: dict[str, Any]
+    scratch_attempt: int
 
 
 def create_job(
@@ -54,6 +93,7 @@ def create_job(
     spec: DistillationSpec,
     queue: str,
     now: datetime,
+    options: JobOptions = JobOptions(),  # noqa: B008  # immutable
     idempotency: IdempotencyKey | None = None,
     job_id: str | None = None,
 ) -> Job:
@@ -69,6 +109,8 @@ def create_job(
         Celery queue, one per class of accelerator.
     now
         Time of creation.
+    options
+        How the job is treated.
     idempotency
         When its key was used before with the same request, that request's job is returned.
     job_id
@@ -90,6 +132,9 @@ def create_job(
         queue=queue,
         teacher=spec.teacher,
         spec=spec.model_dump(mode="json"),
+        priority=options.priority,
+        max_runtime_s=options.max_runtime_s,
+        not_before=options.not_before,
         last_sequence=1,
         hinted_at=now,
         created_at=now,
@@ -152,24 +197,54 @@ def list_jobs(
 def claim_job(
     session: Session, *, job_id: str, worker: str, now: datetime, lease_seconds: float
 ) -> Claim | None:
-    """Take a queued job (queued → running); None when it is not queued, for whatever reason."""
+    """Take a queued job (queued → running); None when it is not to be had, for whatever reason."""
     job = _move(
         session,
         job_id,
         "queued",
         "running",
         now=now,
+        guard=is_due(now),
         values={
             "worker": worker,
             "attempt": Job.attempt + 1,
             "lease_token": Job.lease_token + 1,
             "lease_expires_at": now + timedelta(seconds=lease_seconds),
             "started_at": func.coalesce(Job.started_at, now),
+            "claimed_at": now,
             "events_position": 0,
             "progress": 0.0,
         },
     )
-    return None if job is None else Claim(job.id, job.attempt, job.lease_token, job.spec)
+    if job is None:
+        return None
+    spec = with_micro_batch(job.spec, job.micro_batch_size)
+    return Claim(job.id, job.attempt, job.lease_token, spec, job.scratch_attempt)
+
+
+def claim_next(
+    session: Session, *, queue: str, worker: str, now: datetime, lease_seconds: float
+) -> Claim | None:
+    """Take the job of a queue whose turn it is: the one of highest priority, then the oldest.
+
+    A job that somebody else is about to take or to change is passed over. None when no job waits.
+    """
+    job_id = session.scalar(
+        select(Job.id)
+        .where(Job.status == "queued", Job.queue == queue, is_due(now))
+        .order_by(Job.priority.desc(), Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if job_id is None:
+        return None
+    return claim_job(session, job_id=job_id, worker=worker, now=now, lease_seconds=lease_seconds)
+
+
+def is_due(now: datetime) -> ColumnElement[bool]:
+    """Condition on a queued job that a worker may take it at this time."""
+    is_time = Job.not_before.is_(None) | (Job.not_before <= now)
+    return and_(is_time, Job.cancel_requested.is_(False), Job.pause_requested.is_(False))
 
 
 def finish_succeeded(
@@ -181,22 +256,17 @@ def finish_succeeded(
 
 
 def finish_failed(session: Session, *, job_id: str, lease_token: int, ending: Ending, now: datetime) -> None:
-    """End a job that cannot succeed; trying again would fail the same way."""
+    """End a job that cannot succeed; another attempt would fail the same way."""
     _move_under_lease(session, job_id, lease_token, "failed", now=now, ending=ending)
 
 
-def finish_cancelled(session: Session, *, job_id: str, lease_token: int, now: datetime) -> None:
-    """End a job whose cancellation was asked for, once its trainer has stopped."""
-    _move_under_lease(session, job_id, lease_token, "cancelled", now=now, ending=CANCELLED)
-
-
 def release_to_queue(session: Session, *, job_id: str, lease_token: int, now: datetime) -> Status:
-    """Give a job back because the worker stops; no attempt is used up.
+    """Give a job back that was asked to stop, or whose worker stops; no attempt is used up.
 
     Returns
     -------
     Status
-        ``queued``, or ``cancelled`` when that was asked for meanwhile.
+        ``queued``; ``cancelled`` or ``paused`` when that was asked for; ``failed`` when its time is over.
     """
     job = lock_under_lease(session, job_id, lease_token)
     return _give_back(session, job, WORKER_STOPPED, now=now, used=0, max_attempts=None)
@@ -210,10 +280,37 @@ def release_after_crash(
     Returns
     -------
     Status
-        ``queued``, ``failed`` when no attempt is left, or ``cancelled`` when that was asked for meanwhile.
+        As of `release_to_queue`; or ``failed`` when no attempt is left.
     """
     job = lock_under_lease(session, job_id, lease_token)
-    return _give_back(session, job, trainer_crashed(message), now=now, used=1, max_attempts=max_attempts)
+    crash = ending_of("trainer_crashed", message)
+    return _give_back(session, job, crash, now=now, used=1, max_attempts=max_attempts)
+
+
+def release_after_out_of_memory(
+    session: Session, *, job_id: str, lease_token: int, ending: Ending, max_attempts: int, now: datetime
+) -> Status:
+    """Give a job back whose trainer ran out of memory.
+
+    The first time its micro-batch is made smaller, at most half, and no attempt is used up: the batch, and so
+    what is learnt, stays the same. From then on, or where there is nothing to halve, it uses up an attempt.
+
+    Returns
+    -------
+    Status
+        As of `release_after_crash`.
+    """
+    job = lock_under_lease(session, job_id, lease_token)
+    smaller = smaller_micro_batch(job.spec) if job.micro_batch_size is None else None
+    if smaller is None:
+        return _give_back(session, job, ending, now=now, used=1, max_attempts=max_attempts)
+    told = (
+        f"The memory is used up: the job goes on with micro-batches of {smaller} samples instead of "
+        f"{micro_batch_of(job.spec)}; the batch stays as large as it was."
+    )
+    job.micro_batch_size = smaller
+    _note(session, job, NewEvent(WARNING_EVENT, {"message": told}), now=now)
+    return _give_back(session, job, ending, now=now, used=0, max_attempts=None)
 
 
 def requeue_expired(session: Session, *, now: datetime, max_attempts: int) -> list[str]:
@@ -235,26 +332,179 @@ def requeue_expired(session: Session, *, now: datetime, max_attempts: int) -> li
     return [job.id for job in expired]
 
 
+def end_over_time(session: Session, *, now: datetime, slack_seconds: float) -> list[str]:
+    """End every job that has run for longer than it may, although its worker was told to stop long ago.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    now
+        Time of the moves.
+    slack_seconds
+        What a worker may take to hear of it, to let the trainer write a checkpoint and to store that.
+
+    Returns
+    -------
+    list of str
+        Ids of the jobs; their workers find their leases lost.
+    """
+    ran = Job.runtime_s + extract("epoch", now - Job.claimed_at)
+    over_time = session.scalars(
+        select(Job)
+        .where(Job.status == "running", Job.lease_expires_at >= now, ran > Job.max_runtime_s + slack_seconds)
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job in over_time:
+        _give_back(session, job, MAX_RUNTIME, now=now, used=0, max_attempts=None)
+    return [job.id for job in over_time]
+
+
+def settle_requests(session: Session, *, now: datetime) -> list[str]:
+    """Cancel or pause every queued job of which that was asked while it ran.
+
+    Giving a job back heeds what was asked; this is for jobs that came back to the queue in another way, by a
+    worker of an earlier release.
+    """
+    unsettled = session.scalars(
+        select(Job)
+        .where(Job.status == "queued", Job.cancel_requested | Job.pause_requested)
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job in unsettled:
+        target: Status = "cancelled" if job.cancel_requested else "paused"
+        why = CANCELLED if job.cancel_requested else PAUSED
+        _move(session, job.id, "queued", target, now=now, ending=why)
+    return [job.id for job in unsettled]
+
+
 def request_cancel(session: Session, *, job_id: str, now: datetime) -> Job:
-    """Cancel a queued job at once, or ask the worker of a running one to stop.
+    """Cancel a queued or paused job at once, or ask the worker of a running one to stop.
 
     Returns
     -------
     Job
         The job afterwards. Asking again changes nothing; `JobFinishedError` once the job has ended.
     """
+    job = _get_unended(session, job_id)
+    if job.status != "running":
+        _move(session, job.id, job.status, "cancelled", now=now, ending=CANCELLED)
+    elif not job.cancel_requested:
+        job.cancel_requested = True
+        _note(session, job, NewEvent(CANCEL_REQUESTED_EVENT, {}), now=now)
+    return get_job(session, job.id)
+
+
+def request_pause(session: Session, *, job_id: str, now: datetime) -> Job:
+    """Pause a queued job at once, or ask the worker of a running one to stop.
+
+    Returns
+    -------
+    Job
+        The job afterwards. Asking again changes nothing; `JobFinishedError` once the job has ended,
+        `CancelRequestedError` when it is about to.
+    """
+    job = _get_unended(session, job_id)
+    if job.cancel_requested:
+        raise CancelRequestedError("The job is being cancelled and cannot be paused.")
+    if job.status == "queued":
+        _move(session, job.id, "queued", "paused", now=now, ending=PAUSED)
+    elif job.status == "running" and not job.pause_requested:
+        job.pause_requested = True
+        _note(session, job, NewEvent(PAUSE_REQUESTED_EVENT, {}), now=now)
+    return get_job(session, job.id)
+
+
+def resume_job(session: Session, *, job_id: str, now: datetime) -> Job:
+    """Queue a paused job again, or withdraw the wish to pause a running one.
+
+    Returns
+    -------
+    Job
+        The job afterwards. A job that is not paused stays as it is; `JobFinishedError` once it has ended.
+    """
+    job = _get_unended(session, job_id)
+    if job.status == "paused":
+        _move(session, job.id, "paused", "queued", now=now, ending=RESUMED, values={"hinted_at": now})
+    elif job.pause_requested:
+        job.pause_requested = False
+        _note(session, job, NewEvent(PAUSE_WITHDRAWN_EVENT, {}), now=now)
+    return get_job(session, job.id)
+
+
+def retry_job(session: Session, *, job_id: str, from_scratch: bool, now: datetime) -> Job:
+    """Queue a failed or cancelled job again, with all its attempts and its whole time before it.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job.
+    from_scratch
+        Leave its checkpoints aside; by default it goes on from the last one.
+    now
+        Time of the move.
+
+    Returns
+    -------
+    Job
+        The job afterwards; `JobNotEndedError` while it has not ended, `JobFinishedError` when it succeeded.
+    """
+    job = get_job(session, job_id, for_update=True)
+    if job.status == "succeeded":
+        raise JobFinishedError("The job has succeeded. Clone it to do the same work once more.")
+    if job.status not in TERMINAL_STATUSES:
+        raise JobNotEndedError(f"The job has not ended: it is {job.status}.")
+    values = {
+        "attempts_used": 0,
+        "cancel_requested": False,
+        "hinted_at": now,
+        "micro_batch_size": None,
+        "phase": None,
+        "progress": 0.0,
+        "runtime_s": 0.0,
+        "scratch_attempt": Job.attempt if from_scratch else Job.scratch_attempt,
+    }
+    _move(session, job.id, job.status, "queued", now=now, ending=RETRIED, values=values)
+    return get_job(session, job.id)
+
+
+def delete_job(session: Session, *, job_id: str, now: datetime) -> None:
+    """Delete a job with its history; the reconciler removes its objects soon after.
+
+    Deleting it again changes nothing. `JobRunningError` while a worker is at work on it.
+    """
+    job_id = parse_job_id(job_id)
+    deleted = session.scalar(
+        delete(Job)
+        .where(Job.id == job_id, Job.status != "running")
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    if deleted is not None:
+        session.execute(insert(DeletedJob).values(job_id=job_id, deleted_at=now))
+    elif session.get(DeletedJob, job_id) is None:
+        get_job(session, job_id)
+        raise JobRunningError("The job is running. Cancel or pause it first.")
+
+
+def _get_unended(session: Session, job_id: str) -> Job:
+    """Lock a job and read it; `JobFinishedError` once it has ended."""
     job = get_job(session, job_id, for_update=True)
     if job.status in TERMINAL_STATUSES:
         raise JobFinishedError(f"The job has already ended: it is {job.status}.")
-    if job.status == "queued":
-        _move(session, job.id, "queued", "cancelled", now=now, ending=CANCELLED)
-    elif not job.cancel_requested:
-        job.cancel_requested = True
-        job.last_sequence += 1
-        job.updated_at = now
-        session.flush()
-        insert_events(session, job, [NewEvent(CANCEL_REQUESTED_EVENT, {})], now=now)
-    return get_job(session, job.id)
+    return job
+
+
+def _note(session: Session, job: Job, event: NewEvent, *, now: datetime) -> None:
+    """Write an event, and with it what the caller has changed on the job, whose row it has locked."""
+    job.last_sequence += 1
+    job.updated_at = now
+    session.flush()
+    insert_events(session, job, [event], now=now)
 
 
 def _give_back(
@@ -262,12 +512,21 @@ def _give_back(
 ) -> Status:
     """Move a running job, whose row the caller has locked, to where it belongs without its worker."""
     target: Status = "queued"
-    if job.cancel_requested:
+    wish = stop_wish(job, now)
+    if wish == "cancel":
         target, ending = "cancelled", CANCELLED
+    elif wish == "max_runtime":
+        target, ending = "failed", MAX_RUNTIME
     elif max_attempts is not None and job.attempts_used + used >= max_attempts:
         target = "failed"
-    values = {"attempts_used": Job.attempts_used + used, "hinted_at": None}
-    if target == "queued":
+    elif wish == "pause":
+        target, ending = "paused", PAUSED
+    values = {
+        "attempts_used": Job.attempts_used + used,
+        "hinted_at": None,
+        "runtime_s": run_seconds(job, now),
+    }
+    if target not in TERMINAL_STATUSES:
         values["phase"] = None
     _move_under_lease(session, job.id, job.lease_token, target, now=now, ending=ending, values=values)
     return target
@@ -307,10 +566,12 @@ def _move(
         "status": target,
         "eta_seconds": None,
         "lease_expires_at": None,
+        "claimed_at": None,
         "last_sequence": Job.last_sequence + 1,
         "updated_at": now,
         "finished_at": now if ended else None,
-        **(asdict(ending) if ended else {}),
+        "pause_requested": False,  # heeded by this move, or made void by it
+        **asdict(ending if ended else GOOD_END),
         **(values or {}),
     }
     job = session.scalars(

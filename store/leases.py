@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -20,12 +20,15 @@ from store.events import NewEvent, insert_events
 from store.models import PHASES, Artifact, ArtifactKind, Job, MetricPoint
 from store.progress import overall_progress
 
+StopWish = Literal["cancel", "max_runtime", "pause"]
+"""Why the holder of a lease shall stop."""
+
 
 @dataclass(frozen=True)
 class HeartbeatReply:
-    """What the holder of a lease is told at each beat."""
+    """What the holder of a lease is told at each beat: to go on, or why to stop."""
 
-    cancel_requested: bool
+    stop: StopWish | None
 
 
 class NewArtifact(TypedDict):
@@ -55,10 +58,27 @@ def lock_under_lease(session: Session, job_id: str, lease_token: int) -> Job:
 def heartbeat(
     session: Session, *, job_id: str, lease_token: int, now: datetime, lease_seconds: float
 ) -> HeartbeatReply:
-    """Extend a lease and learn what is asked of its holder."""
+    """Extend a lease and learn whether its holder shall stop."""
     changes = {"lease_expires_at": now + timedelta(seconds=lease_seconds)}
     job = _update(session, job_id, lease_token, changes, now=now)
-    return HeartbeatReply(cancel_requested=job.cancel_requested)
+    return HeartbeatReply(stop=stop_wish(job, now))
+
+
+def stop_wish(job: Job, now: datetime) -> StopWish | None:
+    """Say why a running job shall stop, the gravest reason first; None when it may go on."""
+    if job.cancel_requested:
+        return "cancel"
+    if job.max_runtime_s is not None and run_seconds(job, now) > job.max_runtime_s:
+        return "max_runtime"
+    return "pause" if job.pause_requested else None
+
+
+def run_seconds(job: Job, now: datetime) -> float:
+    """How long a running job has run, all attempts together; the present one at most until its lease ends."""
+    if job.claimed_at is None or job.lease_expires_at is None:  # claimed by the release before this count
+        return job.runtime_s
+    present = min(now, job.lease_expires_at) - job.claimed_at
+    return job.runtime_s + max(present.total_seconds(), 0.0)
 
 
 def record_events(
@@ -89,7 +109,7 @@ def record_events(
     job = lock_under_lease(session, job_id, lease_token)
     if job.events_position >= position:
         return
-    changes = _progress_changes(events, job.progress)
+    changes = _progress_changes(events, job)
     changes |= {"events_position": position, "last_sequence": Job.last_sequence + len(events)}
     job = _update(session, job_id, lease_token, changes, now=now)
     insert_events(session, job, [_with_overall_progress(event, job.progress) for event in events], now=now)
@@ -169,15 +189,16 @@ def _update(
     return job
 
 
-def _progress_changes(events: Sequence[NewEvent], progress: float) -> dict[str, Any]:
+def _progress_changes(events: Sequence[NewEvent], job: Job) -> dict[str, Any]:
     """Columns that the last phase and progress events of a batch set."""
     changes: dict[str, Any] = {}
+    progress, few_step = job.progress, job.spec.get("few_step") is not None
     for event in events:
         phase = event.data.get("phase")
         if event.type not in {"phase", "progress"} or phase not in PHASES:
             continue
         done, total = event.data.get("done", 0), event.data.get("total", 0)
-        progress = max(progress, overall_progress(phase, done, total))
+        progress = max(progress, overall_progress(phase, done, total, few_step=few_step))
         changes |= {"phase": phase, "eta_seconds": event.data.get("eta_seconds")}
     return changes | {"progress": func.greatest(Job.progress, progress)} if changes else changes
 

@@ -24,13 +24,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Phase = Literal["captions", "latents", "training", "few_step", "evaluation", "export"]
 Reason = Literal[
     "bad_teacher",
     "bad_captions",
     "out_of_memory",
     "diverged",
+    "max_runtime",
     "storage_full",
     "storage_unavailable",
     "internal_error",
@@ -38,6 +39,9 @@ Reason = Literal[
     "worker_lost",
     "worker_stopped",
     "cancelled_by_user",
+    "paused_by_user",
+    "resumed_by_user",
+    "retried_by_user",
 ]
 ArtifactKind = Literal["student_archive", "student_file", "checkpoint_file", "sample", "log", "result"]
 
@@ -87,6 +91,9 @@ class Job(Base):
     ``attempt`` counts how often a worker took the job and names the folder of its files; ``attempts_used``
     counts the attempts that ended in a crash; ``lease_token`` fences off every worker but the latest.
     ``events_position`` is the byte of the attempt's event file up to which events are recorded.
+    ``runtime_s`` is how long the attempts before the present one ran, which began at ``claimed_at``; a retry
+    starts the count anew. Checkpoints of attempts up to ``scratch_attempt`` are not continued from.
+    ``micro_batch_size`` takes the specification's place once the memory was found too small for it.
     """
 
     __tablename__ = "jobs"
@@ -120,6 +127,14 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     attempts_used: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    priority: Mapped[int] = mapped_column(default=0)
+    max_runtime_s: Mapped[float | None]
+    not_before: Mapped[datetime | None]
+    runtime_s: Mapped[float] = mapped_column(default=0.0)
+    claimed_at: Mapped[datetime | None]
+    scratch_attempt: Mapped[int] = mapped_column(default=0)
+    micro_batch_size: Mapped[int | None]
     worker: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
     lease_expires_at: Mapped[datetime | None]
@@ -194,6 +209,16 @@ class Artifact(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
     created_at: Mapped[datetime]
+
+
+class DeletedJob(Base):
+    """A deleted job whose objects are still to be removed; ``swept_at`` is when they first were."""
+
+    __tablename__ = "deleted_jobs"
+
+    job_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    deleted_at: Mapped[datetime]
+    swept_at: Mapped[datetime | None]
 
 
 class IdempotencyRecord(Base):

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,33 @@ class ObjectStore:
         if not prefix.endswith("/"):
             raise ValueError("a prefix to delete ends with a slash")
         self.delete_keys(self.list_keys(prefix))
+
+    def abort_uploads(self, prefix: str, *, begun_before: datetime) -> list[str]:
+        """Give up multipart uploads that nobody completed, whose parts would lie in the store for ever.
+
+        Parameters
+        ----------
+        prefix
+            Only uploads to keys under it.
+        begun_before
+            Later ones may still be under way.
+
+        Returns
+        -------
+        list of str
+            Their keys.
+        """
+        aborted: list[str] = []
+        with _failures_named():
+            pages = self._client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+                for upload in page.get("Uploads", []):
+                    if upload["Initiated"] < begun_before:
+                        self._client.abort_multipart_upload(
+                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        aborted.append(upload["Key"])
+        return aborted
 
 
 def _make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":

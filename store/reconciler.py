@@ -1,13 +1,15 @@
-"""The caretaker that makes the job table true again: takes back jobs of lost workers and re-sends lost hints.
+"""The caretaker that makes the job table true again: takes back jobs of lost workers, re-sends lost hints.
 
-One pass is a function of ``now`` alone, so tests decide what has expired. Several processes may run it; an
-advisory lock lets one of them through at a time, and a pass that finds the lock taken does nothing. No
-transaction is open while the broker is spoken to.
+It also ends jobs that are over their time, heeds requests that nobody else has, and lets `store.sweeper`
+clear the object store. One pass is a function of ``now`` alone, so tests decide what has expired. Several
+processes may run it; an advisory lock lets one of them through at a time, and a pass that finds the lock
+taken does nothing. No transaction is open while the broker or the object store is spoken to.
 """
 
 import logging
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, func, select, update
@@ -16,10 +18,12 @@ from sqlalchemy.orm import Session
 from store.database import server_now, transaction
 from store.errors import UnavailableError
 from store.idempotency import forget_expired
-from store.jobs import requeue_expired
+from store.jobs import end_over_time, is_due, requeue_expired, settle_requests
 from store.models import Job
+from store.objects import ObjectStore
 from store.queue import count_hints, send_job_hint
 from store.settings import Settings
+from store.sweeper import abort_stale_uploads, remove_deleted_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +32,12 @@ _LOCK_KEY = 0x436F6E64  # any number that nothing else in this database locks
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What one pass did."""
+    """What one pass did, as ids of jobs."""
 
     taken_back: list[str]
     hinted: list[str]
+    over_time: list[str] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
 
 
 def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconciled | None:
@@ -50,20 +56,25 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         if not session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY))):
             return None
         taken_back = requeue_expired(session, now=now, max_attempts=settings.max_attempts)
+        slack = settings.cancel_grace_seconds + settings.lease_seconds
+        over_time = end_over_time(session, now=now, slack_seconds=slack)
+        settled = settle_requests(session, now=now)
         forget_expired(session, now=now)
-        waiting = _count_queued(session)
+        waiting = _count_queued(session, now)
     if taken_back:
         logger.warning("took back %d jobs whose workers stopped reporting: %s", len(taken_back), taken_back)
+    if over_time:
+        logger.warning("ended %d jobs that had run for too long: %s", len(over_time), over_time)
     hinted: list[str] = []
     for queue, jobs in waiting.items():
         hinted += _send_missing_hints(engine, settings, queue, jobs, now)
-    return Reconciled(taken_back=taken_back, hinted=hinted)
+    return Reconciled(taken_back=taken_back, hinted=hinted, over_time=over_time, settled=settled)
 
 
 def unclaimed_jobs(
     session: Session, *, queue: str, older_than: datetime, limit: int, now: datetime
 ) -> list[str]:
-    """Pick queued jobs to send a hint for, those without any first, and note that one is sent now.
+    """Pick queued jobs to send a hint for, the most urgent first, and note that one is sent now.
 
     Parameters
     ----------
@@ -80,9 +91,9 @@ def unclaimed_jobs(
     """
     picked = (
         select(Job.id)
-        .where(Job.status == "queued", Job.queue == queue)
+        .where(Job.status == "queued", Job.queue == queue, is_due(now))
         .where(Job.hinted_at.is_(None) | (Job.hinted_at < older_than))
-        .order_by(Job.hinted_at.nulls_first(), Job.id)
+        .order_by(Job.priority.desc(), Job.hinted_at.nulls_first(), Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
@@ -90,13 +101,18 @@ def unclaimed_jobs(
     return sorted(session.scalars(marked.execution_options(synchronize_session=False)))
 
 
-def run_reconciler(engine: Engine, settings: Settings, stop: threading.Event) -> None:
+def run_reconciler(engine: Engine, objects: ObjectStore, settings: Settings, stop: threading.Event) -> None:
     """Make a pass every ``reconcile_seconds`` until ``stop`` is set; the body of a thread."""
+    next_sweep = 0.0
     while not stop.is_set():
         try:
             with transaction(engine) as session:
                 now = server_now(session)
-            reconcile_once(engine, settings, now)
+            if reconcile_once(engine, settings, now) is not None:
+                remove_deleted_jobs(engine, objects, now)
+                if time.monotonic() >= next_sweep:
+                    abort_stale_uploads(objects, now)
+                    next_sweep = time.monotonic() + settings.sweep_seconds
         except UnavailableError as error:
             logger.warning("reconciler: %s", error.detail)
         except Exception:
@@ -106,8 +122,8 @@ def run_reconciler(engine: Engine, settings: Settings, stop: threading.Event) ->
         stop.wait(settings.reconcile_seconds)
 
 
-def _count_queued(session: Session) -> dict[str, int]:
-    counted = select(Job.queue, func.count()).where(Job.status == "queued").group_by(Job.queue)
+def _count_queued(session: Session, now: datetime) -> dict[str, int]:
+    counted = select(Job.queue, func.count()).where(Job.status == "queued", is_due(now)).group_by(Job.queue)
     return {queue: int(jobs) for queue, jobs in session.execute(counted)}
 
 

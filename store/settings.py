@@ -62,10 +62,16 @@ class Settings(BaseSettings):
     worker_queue: str = "cpu"
     lease_seconds: float = Field(default=60, gt=0, description="A job is taken back this long after a beat.")
     heartbeat_seconds: float = Field(default=10, gt=0)
-    cancel_grace_seconds: float = Field(default=120, gt=0, description="From SIGTERM to SIGKILL.")
+    cancel_grace_seconds: float = Field(
+        default=120, gt=0, description="What a trainer has to write a checkpoint: from SIGTERM to SIGKILL."
+    )
     upload_patience_seconds: float = Field(default=3_600, gt=0, description="Retries while S3 is away.")
     max_attempts: int = Field(default=3, ge=1)
+    cache_max_bytes: int = Field(
+        default=100 * 2**30, ge=0, description="A worker's caches; what was not used for longest goes first."
+    )
     reconcile_seconds: float = Field(default=10, gt=0)
+    sweep_seconds: float = Field(default=3_600, gt=0, description="Between two looks for broken uploads.")
     public_hosts: Annotated[list[str], NoDecode] = Field(
         default=[],
         description="Names by which browsers and clients reach the API, separated by commas, beside those of "

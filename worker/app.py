@@ -59,6 +59,6 @@ def make_supervisor() -> Supervisor:
 
 @app.task(name=RUN_JOB_TASK)
 def run_job(job_id: str) -> None:
-    """Work on a job that a message hints at, if it is to be had."""
-    outcome = make_supervisor().run(job_id, stopping)
+    """Work on the job whose turn it is, if any waits; the message names the one it was sent for."""
+    outcome = make_supervisor().run(stopping)
     logger.info("hint of job %s: %s", job_id, outcome)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from store.database import Clock, Engine, transaction
-from store.endings import Ending
+from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError
 from store.jobs import Claim
-from store.leases import heartbeat
+from store.leases import StopWish, heartbeat
 from store.settings import Settings
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Conclusion, Outcome
@@ -106,7 +106,7 @@ class Attempt:
         self._recorder = EventRecorder(
             engine=engine, claim=claim, tail=EventTail(work_dir / "events.jsonl"), clock=clock
         )
-        self._cancel_requested = False
+        self._wish: StopWish | None = None
         self._failure: FailedEvent | None = None
         self._result: dict[str, Any] | None = None
         self._student: Transfer | None = None
@@ -118,9 +118,7 @@ class Attempt:
         trainer: Trainer | None = None
         try:
             error = self._restore()
-            if self._cancel_requested:
-                return self._conclusion.cancel()
-            if self._stop.is_set():
+            if self._shall_stop:
                 return self._conclusion.release()
             if error is not None:
                 return self._conclusion.crash(f"The last checkpoint could not be fetched: {error}")
@@ -141,9 +139,14 @@ class Attempt:
         restore = self._transfers.submit(Transfer("fetch checkpoint", self._files.restore_checkpoint))
         while not restore.finished.wait(self._rhythm.poll):
             self._tick()
-            if self._stop.is_set() or self._cancel_requested:
+            if self._shall_stop:
                 break
         return restore.error
+
+    @property
+    def _shall_stop(self) -> bool:
+        """Whether the user wants the trainer to stop, its time is over or the worker has to go."""
+        return self._wish is not None or self._stop.is_set()
 
     def _start(self) -> Trainer:
         spec = self._work_dir / "spec.json"
@@ -157,8 +160,8 @@ class Attempt:
         kill_at: float | None = None
         while (exit_code := trainer.wait(self._rhythm.poll)) is None:
             self._tick()
-            if kill_at is None and (self._stop.is_set() or self._cancel_requested):
-                self._logger.info("the trainer is asked to stop")
+            if kill_at is None and self._shall_stop:
+                self._logger.info("the trainer is asked to stop: %s", self._wish or "the worker has to go")
                 trainer.ask_to_stop()
                 kill_at = time.monotonic() + self._settings.cancel_grace_seconds
             if kill_at is not None and time.monotonic() >= kill_at:
@@ -178,14 +181,16 @@ class Attempt:
             self._transfers.hurry(self._settings.cancel_grace_seconds)
         self._await_transfers(give_up_on_cancel=finished)
         self._conclusion.insist(self._recorder.record)
-        if self._cancel_requested:
-            return self._conclusion.cancel()
+        if self._wish == "cancel":
+            return self._conclusion.release()
         if exit_code == 0 and student is not None and result is not None:
             return self._conclude_finished(student, result)
         if exit_code == FAILED_EXIT_CODE and failure is not None:
-            ending = Ending(failure.reason, failure.message[:_LONGEST_MESSAGE], failure.hint)
+            ending = ending_of(failure.reason, failure.message[:_LONGEST_MESSAGE], failure.hint)
+            if failure.reason == "out_of_memory":
+                return self._conclusion.out_of_memory(ending)
             return self._conclusion.fail(ending)
-        if self._stop.is_set():
+        if self._shall_stop:
             return self._conclusion.release()
         return self._conclusion.crash(describe_exit(exit_code))
 
@@ -195,8 +200,7 @@ class Attempt:
         if self._stop.is_set():
             return self._conclusion.release()
         message = f"The student could not be stored: {student.error}"
-        hint = "Ask the operator to look at the object store, then submit the job again."
-        return self._conclusion.fail(Ending("storage_unavailable", message, hint))
+        return self._conclusion.fail(ending_of("storage_unavailable", message))
 
     def _await_transfers(self, *, give_up_on_cancel: bool) -> None:
         """Keep the lease until the files are stored, as long as somebody wants them."""
@@ -204,10 +208,10 @@ class Attempt:
         while not self._transfers.idle:
             self._transfers.join(self._rhythm.poll)
             self._tick()
-            if self._cancel_requested and give_up_on_cancel:
+            if self._wish == "cancel" and give_up_on_cancel:
                 self._transfers.abandon()
                 return
-            if not hurried and (self._stop.is_set() or self._cancel_requested):
+            if not hurried and (self._stop.is_set() or self._wish == "cancel"):
                 hurried = True
                 self._transfers.hurry(self._settings.cancel_grace_seconds)
 
@@ -234,7 +238,8 @@ class Attempt:
         except UnavailableError as error:
             self._logger.warning("no heartbeat: %s", error.detail)
             return False
-        self._cancel_requested = self._cancel_requested or reply.cancel_requested
+        # Where a wish is withdrawn while the trainer stops, giving the job back queues it again.
+        self._wish = reply.stop or self._wish
         return True
 
     def _record(self) -> bool:

@@ -62,7 +62,9 @@ class AttemptFiles:
     def restore_checkpoint(self) -> None:
         """Fetch the newest checkpoint of the job that is undamaged, if there is any."""
         with transaction(self._engine) as session:
-            checkpoints = list_checkpoints(session, self._claim.job_id)
+            checkpoints = list_checkpoints(
+                session, self._claim.job_id, after_attempt=self._claim.scratch_attempt
+            )
         for checkpoint in checkpoints:
             try:
                 self._fetch(checkpoint)

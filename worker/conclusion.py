@@ -19,11 +19,16 @@ from store.models import Status
 from store.settings import Settings
 from worker.job_log import JobLogger
 
-Outcome = Literal["not_claimed", "succeeded", "failed", "cancelled", "queued", "lease_lost"]
+Outcome = Literal["not_claimed", "succeeded", "failed", "cancelled", "paused", "queued", "lease_lost"]
 T = TypeVar("T")
 
 _PAUSE_SECONDS = 1.0
-_AFTER_RELEASE: dict[Status, Outcome] = {"queued": "queued", "failed": "failed", "cancelled": "cancelled"}
+_AFTER_RELEASE: dict[Status, Outcome] = {
+    "queued": "queued",
+    "paused": "paused",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
 
 
 class Conclusion:
@@ -70,13 +75,8 @@ class Conclusion:
         self._move(lambda session, now: jobs.finish_failed(session, **self._lease, ending=ending, now=now))
         return "failed"
 
-    def cancel(self) -> Outcome:
-        """The user has asked for it."""
-        self._move(lambda session, now: jobs.finish_cancelled(session, **self._lease, now=now))
-        return "cancelled"
-
     def release(self) -> Outcome:
-        """The worker has to go; the job is not to blame."""
+        """The job was asked to stop, or the worker has to go."""
         status = self._move(lambda session, now: jobs.release_to_queue(session, **self._lease, now=now))
         return _AFTER_RELEASE[status]
 
@@ -87,6 +87,17 @@ class Conclusion:
         status = self._move(
             lambda session, now: jobs.release_after_crash(
                 session, **self._lease, message=message, max_attempts=limit, now=now
+            )
+        )
+        return _AFTER_RELEASE[status]
+
+    def out_of_memory(self, ending: Ending) -> Outcome:
+        """The memory was too small for the attempt; a smaller micro-batch may help."""
+        self._logger.error("%s", ending.message)
+        limit = self._settings.max_attempts
+        status = self._move(
+            lambda session, now: jobs.release_after_out_of_memory(
+                session, **self._lease, ending=ending, max_attempts=limit, now=now
             )
         )
         return _AFTER_RELEASE[status]

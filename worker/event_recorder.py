@@ -40,7 +40,7 @@ class EventRecorder:
         self._claim = claim
         self._tail = tail
         self._clock = clock
-        self._filter = ProgressFilter()
+        self._filter = ProgressFilter(few_step=claim.spec.get("few_step") is not None)
         self._kept: list[NewEvent] = []
         self._offered: _Batch | None = None
 

@@ -19,18 +19,21 @@ class ProgressFilter:
 
     Parameters
     ----------
+    few_step
+        Whether the job asks for a few-step transfer.
     monotonic
         A clock that never goes back.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, few_step: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._few_step = few_step
         self._monotonic = monotonic
         self._progress = -1.0
         self._at = 0.0
 
     def lets_through(self, event: ProgressEvent) -> bool:
         """Tell whether to record this event; if so, later ones are measured against it."""
-        progress = overall_progress(event.phase, event.done, event.total)
+        progress = overall_progress(event.phase, event.done, event.total, few_step=self._few_step)
         now = self._monotonic()
         noteworthy = (
             progress >= self._progress + _SMALLEST_STEP

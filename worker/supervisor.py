@@ -1,8 +1,8 @@
 """Takes a job and makes an attempt at it.
 
 A plain class without Celery: the clock, the worker's name and the trainer's command come in as arguments. A
-job that was hinted at but is not to be had (taken, cancelled, finished, unknown) is passed over silently, so
-hints may be doubled or late.
+hint only says that some job waits: the worker takes the one of its queue whose turn it is, or none, so hints
+may be doubled or late.
 """
 
 import logging
@@ -10,12 +10,13 @@ import shutil
 import threading
 
 from store.database import Clock, Engine, server_now, transaction
-from store.jobs import Claim, claim_job
+from store.jobs import Claim, claim_next
 from store.objects import ObjectStore
 from store.settings import Settings
 from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Outcome
+from worker.housekeeping import oldest_work, remove_dead_work, trim_cache
 from worker.job_log import JobLogger
 from worker.trainer import CommandBuilder, core_command
 
@@ -58,13 +59,11 @@ class Supervisor:
         self._clock = clock
         self._rhythm = rhythm
 
-    def run(self, job_id: str, stop: threading.Event) -> Outcome:
-        """Claim a job and work on it.
+    def run(self, stop: threading.Event) -> Outcome:
+        """Claim the next job and work on it.
 
         Parameters
         ----------
-        job_id
-            The job of a hint.
         stop
             Set when the worker has to go: the trainer then writes a checkpoint and the job is given back.
 
@@ -73,7 +72,10 @@ class Supervisor:
         Outcome
             What became of the job in this worker's hands.
         """
-        claim = None if stop.is_set() else self._claim(job_id)
+        if stop.is_set():
+            return "not_claimed"
+        self._tidy()
+        claim = self._claim()
         if claim is None:
             return "not_claimed"
         attempt_logger = JobLogger(logger, job_id=claim.job_id, attempt=claim.attempt)
@@ -108,11 +110,23 @@ class Supervisor:
         attempt_logger.info("ended: %s", outcome)
         return outcome
 
-    def _claim(self, job_id: str) -> Claim | None:
+    def _tidy(self) -> None:
+        """Make room on the disk before the lease of a new job begins."""
+        try:
+            remove_dead_work(self._engine, self._settings.work_dir)
+            trim_cache(
+                self._settings.cache_dir,
+                max_bytes=self._settings.cache_max_bytes,
+                in_use_since=oldest_work(self._settings.work_dir),
+            )
+        except OSError as error:  # another worker of this machine clears the same folders
+            logger.warning("the folders are not cleared: %s", error)
+
+    def _claim(self) -> Claim | None:
         with transaction(self._engine) as session:
-            return claim_job(
+            return claim_next(
                 session,
-                job_id=job_id,
+                queue=self._settings.worker_queue,
                 worker=self._worker,
                 now=self._clock(session),
                 lease_seconds=self._settings.lease_seconds,

@@ -53,6 +53,17 @@ class ProgressEvent(_Event):
     eta_seconds: float | None = None
 
 
+class CaptionsEvent(_Event):
+    """The caption set is complete: how many captions there are of each kind, and what was dropped and why."""
+
+    type: Literal["captions"]
+    count: int = Field(ge=0)
+    drawn: int = Field(ge=0)
+    text_only: int = Field(ge=0)
+    held_out: int = Field(ge=0)
+    report: dict[str, Any]
+
+
 class MetricsEvent(_Event):
     """Values of a training step; None stands for a value that is no number."""
 
@@ -111,6 +122,7 @@ class FailedEvent(_Event):
 TrainerEvent = Annotated[
     PhaseEvent
     | ProgressEvent
+    | CaptionsEvent
     | MetricsEvent
     | CheckpointEvent
     | SampleEvent

@@ -11,12 +11,12 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.jobs import hints, schemas, service
+from api.jobs.requests import Submission
 from api.jobs.streams import stream_events
-from api.openapi import media, problems
+from api.openapi import Responses, media, problems
 from api.pagination import MAX_INTEGER, Limit, ListPage
 from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts, entity_tag, matches
-from api.services import ServicesDependency
-from core.spec import DistillationSpec
+from api.services import Services, ServicesDependency
 from store.models import Status
 
 MAX_WAIT_SECONDS = 60
@@ -25,8 +25,8 @@ NO_NUL = r"^[^\x00]*$"
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 JobId = Annotated[str, Path(description="Id of a job.", examples=[schemas.JOB_EXAMPLE["id"]])]
-Specification = Annotated[
-    DistillationSpec,
+SubmissionBody = Annotated[
+    Submission,
     Body(
         openapi_examples={
             "smallest": {"summary": "Everything by default", "value": {"teacher": "emoji-64"}},
@@ -40,9 +40,29 @@ Specification = Annotated[
                     "training": {"steps": 2000, "batch_size": 64, "learning_rate": 1e-3},
                 },
             },
+            "options": {
+                "summary": "Urgent, and for an hour at most",
+                "value": {"teacher": "emoji-64", "options": {"priority": 10, "max_runtime_s": 3600}},
+            },
         }
     ),
 ]
+CloneBody = Annotated[
+    dict[str, Any] | None,
+    Body(
+        description="Fields of a submission that are to differ.",
+        openapi_examples={
+            "same": {"summary": "The very same work", "value": {}},
+            "changed": {
+                "summary": "Another student and learning rate",
+                "value": {"student": "b-tiny", "training": {"learning_rate": 1e-4}},
+            },
+        },
+    ),
+]
+CREATED: Responses = {
+    201: {"headers": {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}}}
+}
 
 
 @router.post(
@@ -51,14 +71,11 @@ Specification = Annotated[
     summary="Submit a job",
     response_description="The job is queued.",
     dependencies=[RequireJson],
-    responses={
-        201: {"headers": {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}}},
-        **problems(400, 409, 413, 415, 422, 503),
-    },
+    responses={**CREATED, **problems(400, 409, 413, 415, 422, 503)},
 )
 def create_job(
     services: ServicesDependency,
-    spec: Specification,
+    submission: SubmissionBody,
     idempotency_key: IdempotencyKeyHeader,
     background: BackgroundTasks,
     response: Response,
@@ -67,13 +84,20 @@ def create_job(
 
     The workers are told after the answer has been sent; a broker that is down delays the job, no more.
     """
-    submission = service.submit_job(services, spec, idempotency_key)
-    response.headers["Location"] = submission.job.links["self"]
-    if submission.is_replay:
+    accepted = service.submit_job(services, submission, idempotency_key)
+    return _announce(services, accepted, background, response)
+
+
+def _announce(
+    services: Services, accepted: service.Accepted, background: BackgroundTasks, response: Response
+) -> schemas.Job:
+    """Say where a new job is, and tell the workers of it."""
+    response.headers["Location"] = accepted.job.links["self"]
+    if accepted.is_replay:
         response.headers["Idempotency-Replayed"] = "true"
     else:
-        background.add_task(hints.send, services.settings, submission.job)
-    return submission.job
+        background.add_task(hints.send, services.settings, accepted.job)
+    return accepted.job
 
 
 @router.get("", summary="List jobs", responses=problems(422, 503))
@@ -135,8 +159,86 @@ async def read_job(
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=problems(404, 409, 422, 503))
 def cancel_job(services: ServicesDependency, job_id: JobId) -> schemas.Job:
-    """Cancel a queued job at once, or ask the worker of a running one to stop; asking twice is harmless."""
+    """Cancel a job that waits or is paused at once, or ask the worker of a running one to stop.
+
+    The worker hears of it within a heartbeat (10 s). Its trainer then writes a checkpoint; one that takes
+    longer than 120 s is killed, and the last checkpoint before is kept. Asking twice is harmless.
+    """
     return service.cancel_job(services, job_id)
+
+
+@router.post("/{job_id}/pause", summary="Pause a job", responses=problems(404, 409, 422, 503))
+def pause_job(services: ServicesDependency, job_id: JobId) -> schemas.Job:
+    """Pause a queued job at once, or ask the worker of a running one to stop, as for a cancel.
+
+    A paused job keeps its checkpoints and frees its accelerator. Asking twice is harmless.
+    """
+    return service.pause_job(services, job_id)
+
+
+@router.post("/{job_id}/resume", summary="Resume a paused job", responses=problems(404, 409, 422, 503))
+def resume_job(services: ServicesDependency, job_id: JobId, background: BackgroundTasks) -> schemas.Job:
+    """Queue a paused job again; any worker goes on from its last checkpoint.
+
+    While the worker of a running job has yet to hear that it shall pause, this withdraws the wish. A job that
+    is neither stays as it is.
+    """
+    return _tell_workers(services, service.resume_job(services, job_id), background)
+
+
+@router.post(
+    "/{job_id}/retry", summary="Try a failed or cancelled job again", responses=problems(404, 409, 422, 503)
+)
+def retry_job(
+    services: ServicesDependency,
+    job_id: JobId,
+    background: BackgroundTasks,
+    from_scratch: Annotated[
+        bool, Query(description="Begin anew instead of going on from the last checkpoint.")
+    ] = False,
+) -> schemas.Job:
+    """Queue a job that failed or was cancelled again, with all its attempts and its whole time before it."""
+    job = service.retry_job(services, job_id, from_scratch=from_scratch)
+    return _tell_workers(services, job, background)
+
+
+def _tell_workers(services: Services, job: schemas.Job, background: BackgroundTasks) -> schemas.Job:
+    if job.status == "queued":
+        background.add_task(hints.send, services.settings, job)
+    return job
+
+
+@router.post(
+    "/{job_id}/clone",
+    status_code=201,
+    summary="Submit a job's specification again",
+    response_description="The new job is queued.",
+    responses={**CREATED, **problems(400, 404, 409, 413, 422, 503)},
+)
+def clone_job(
+    services: ServicesDependency,
+    job_id: JobId,
+    idempotency_key: IdempotencyKeyHeader,
+    background: BackgroundTasks,
+    response: Response,
+    changes: CloneBody = None,
+) -> schemas.Job:
+    """Submit a new job with the specification and options of this one, whatever its status.
+
+    Fields in the body differ: groups of fields such as `training` field by field, all others as a whole.
+    `options.not_before` is not taken over.
+    """
+    accepted = service.clone_job(services, job_id, changes or {}, idempotency_key)
+    return _announce(services, accepted, background, response)
+
+
+@router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422, 503))
+def delete_job(services: ServicesDependency, job_id: JobId) -> None:
+    """Delete a job that does not run, with its history and all its files.
+
+    The job is gone at once; its files follow within seconds. Deleting it twice is harmless.
+    """
+    service.delete_job(services, job_id)
 
 
 @router.get(

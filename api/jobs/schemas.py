@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 
-from core.spec import StudentPreset, WidthStudent, student_name
+from core.spec import DistillationSpec, student_name
 from store import models
+from store.endings import EXPLANATIONS
 from store.models import ArtifactKind, Phase, Reason, Status
 
 JOB_EXAMPLE: dict[str, Any] = {
@@ -24,6 +25,10 @@ JOB_EXAMPLE: dict[str, Any] = {
     "eta_seconds": 171.0,
     "attempt": 1,
     "cancel_requested": False,
+    "pause_requested": False,
+    "priority": 0,
+    "max_runtime_s": 86_400.0,
+    "not_before": None,
     "queue": "cpu",
     "teacher": "emoji-64",
     "student": "b-small",
@@ -33,8 +38,11 @@ JOB_EXAMPLE: dict[str, Any] = {
     "started_at": "2026-03-02T10:15:01Z",
     "finished_at": None,
 }
-_LINKED = ("events", "metrics", "samples", "artifacts", "checkpoints", "logs", "weights", "cancel")
-_STUDENT: TypeAdapter[StudentPreset | WidthStudent] = TypeAdapter(StudentPreset | WidthStudent)
+_FILES = ("events", "metrics", "samples", "artifacts", "checkpoints", "logs", "weights")
+_MOVES = ("cancel", "pause", "resume", "retry", "clone")
+_STUDENT_TYPE: Any = DistillationSpec.model_fields["student"].annotation
+_STUDENT: TypeAdapter[Any] = TypeAdapter(_STUDENT_TYPE)
+_REASONS = " ".join(f"`{reason}`: {known.sentence}" for reason, known in EXPLANATIONS.items())
 
 
 class JobSummary(BaseModel):
@@ -45,13 +53,19 @@ class JobSummary(BaseModel):
     id: str = Field(description="UUID of version 7, so ids sort by creation.")
     status: Status
     phase: Phase | None = Field(description="What a running job is at.")
-    reason: Reason | None = Field(description="Why the job ended, when it did not succeed.")
+    reason: Reason | None = Field(
+        description=f"Why the job ended, when it did not succeed; or why it moved. {_REASONS}"
+    )
     message: str | None = Field(description="The reason in words.")
     hint: str | None = Field(description="What to do about it.")
     progress: Annotated[float, Field(ge=0, le=1)]
     eta_seconds: float | None = Field(description="Estimated time to the end of the phase.")
     attempt: int = Field(description="How often a worker has taken the job.")
-    cancel_requested: bool
+    cancel_requested: bool = Field(description="Its worker is asked to stop, for good.")
+    pause_requested: bool = Field(description="Its worker is asked to stop, until the job is resumed.")
+    priority: int = Field(description="The highest of a queue goes first.")
+    max_runtime_s: float | None = Field(description="Seconds that the job may run.")
+    not_before: datetime | None = Field(description="No worker takes it before this time.")
     queue: str = Field(description="Class of accelerator that the job waits for.")
     teacher: str
     student: str = Field(examples=["b-small", "width-0.75"])
@@ -81,9 +95,21 @@ class Transition(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     status: Status
-    reason: Reason | None
+    reason: Reason | None = Field(description="Why it moved.")
     attempt: int
     at: datetime
+
+    @computed_field(description="The reason in words.")  # type: ignore[prop-decorator]  # as pydantic shows it
+    @property
+    def message(self) -> str | None:
+        """What the table of reasons says."""
+        return None if self.reason is None else EXPLANATIONS[self.reason].sentence
+
+    @computed_field(description="What to do about it.")  # type: ignore[prop-decorator]
+    @property
+    def hint(self) -> str | None:
+        """What the table of reasons advises."""
+        return None if self.reason is None else EXPLANATIONS[self.reason].hint
 
 
 class Job(JobSummary):
@@ -118,7 +144,8 @@ class Job(JobSummary):
         A repeated request gets the very answer that the first one got.
         """
         unset = dict.fromkeys(("phase", "reason", "message", "hint", "eta_seconds", "result"))
-        first = {"progress": 0.0, "attempt": 0, "cancel_requested": False, "version": 1, "status": "queued"}
+        first = {"progress": 0.0, "attempt": 0, "version": 1, "status": "queued"}
+        first |= {"cancel_requested": False, "pause_requested": False}
         times = {"updated_at": job.created_at, "started_at": None, "finished_at": None}
         fields = cls._fields(job) | unset | first | times
         return cls.model_validate(fields | {"transitions": fields["transitions"][:1]})
@@ -126,7 +153,7 @@ class Job(JobSummary):
     @classmethod
     def _fields(cls, job: models.Job) -> dict[str, Any]:
         self_link = f"/jobs/{job.id}"
-        links = {"self": self_link} | {part: f"{self_link}/{part}" for part in _LINKED}
+        links = {"self": self_link} | {part: f"{self_link}/{part}" for part in (*_FILES, *_MOVES)}
         return super()._fields(job) | {"links": links}
 
 
@@ -151,7 +178,8 @@ class JobEvent(BaseModel):
     sequence: int = Field(description="1 for the first event of the job; there are no gaps.")
     at: datetime
     type: str = Field(
-        description="`status`, `cancel_requested`, `phase`, `progress`, `metrics`, `checkpoint`, `sample`, …"
+        description="`status`, `cancel_requested`, `pause_requested`, `phase`, `progress`, `metrics`, "
+        "`checkpoint`, `sample`, …"
     )
     attempt: int
     data: dict[str, Any]

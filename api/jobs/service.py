@@ -4,27 +4,32 @@ Each opens one short transaction, and none makes another network call inside it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from api.errors import WeightsNotReadyError
 from api.jobs import schemas
+from api.jobs.requests import Submission, changed_submission
 from api.jobs.validation import resolve_spec
 from api.pagination import ListPage
 from api.services import Services
 from core.spec import DistillationSpec
 from store import artifacts, events, jobs, metrics
 from store.database import server_now, transaction
+from store.errors import InvalidInputError
 from store.idempotency import IdempotencyKey
 from store.ids import new_job_id
+from store.job_options import JobOptions
 from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
 
 LINK_SECONDS = 3_600
+FARTHEST_START = timedelta(days=366)
 
 
 @dataclass(frozen=True)
-class Submission:
+class Accepted:
     """The answer to a submission, and whether an earlier request had made the job already."""
 
     job: schemas.Job
@@ -40,22 +45,53 @@ class EventBatch:
     is_last: bool
 
 
-def submit_job(services: Services, spec: DistillationSpec, idempotency_key: str | None) -> Submission:
+def submit_job(services: Services, submission: Submission, idempotency_key: str | None) -> Accepted:
     """Check a specification and write the job, or find the job that the same request made before."""
-    fingerprint = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    fingerprint = _fingerprint(submission.spec, submission.options)
     idempotency = IdempotencyKey(idempotency_key, fingerprint) if idempotency_key else None
-    spec = resolve_spec(spec, services.settings)
+    spec = resolve_spec(submission.spec, services.settings)
     job_id = new_job_id(datetime.now(UTC))
     with services.in_flight.hold(idempotency_key), transaction(services.engine) as session:
+        now = server_now(session)
         job = jobs.create_job(
             session,
             spec=spec,
+            options=_timely(submission.options, now),
             queue=services.settings.worker_queue,
-            now=server_now(session),
+            now=now,
             idempotency=idempotency,
             job_id=job_id,
         )
-    return Submission(job=schemas.Job.as_accepted(job), is_replay=job.id != job_id)
+    return Accepted(job=schemas.Job.as_accepted(job), is_replay=job.id != job_id)
+
+
+def _fingerprint(spec: DistillationSpec, options: JobOptions) -> str:
+    """Tell requests apart; one without options as earlier releases did, whose records live on for a day."""
+    text = spec.model_dump_json() + ("" if options == JobOptions() else options.model_dump_json())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _timely(options: JobOptions, now: datetime) -> JobOptions:
+    """Refuse a start too far away; one that lies in the past is none."""
+    if options.not_before is None or options.not_before <= now:
+        return options.model_copy(update={"not_before": None})
+    if options.not_before - now > FARTHEST_START:
+        raise InvalidInputError(
+            f"The job would not start before {options.not_before:%Y-%m-%d}.",
+            field="options.not_before",
+            allowed=[f"until {now + FARTHEST_START:%Y-%m-%d}"],
+        )
+    return options
+
+
+def clone_job(
+    services: Services, job_id: str, changes: Mapping[str, Any], idempotency_key: str | None
+) -> Accepted:
+    """Submit a job's specification and options again, with some fields changed."""
+    with transaction(services.engine) as session:
+        job = jobs.get_job(session, job_id)
+    options = JobOptions(priority=job.priority, max_runtime_s=job.max_runtime_s)
+    return submit_job(services, changed_submission(job.spec, options, changes), idempotency_key)
 
 
 def list_jobs(
@@ -85,14 +121,41 @@ def cancel_job(services: Services, job_id: str) -> schemas.Job:
         return schemas.Job.of(jobs.request_cancel(session, job_id=job_id, now=server_now(session)))
 
 
+def pause_job(services: Services, job_id: str) -> schemas.Job:
+    """Pause a job, or ask its worker to stop."""
+    with transaction(services.engine) as session:
+        return schemas.Job.of(jobs.request_pause(session, job_id=job_id, now=server_now(session)))
+
+
+def resume_job(services: Services, job_id: str) -> schemas.Job:
+    """Queue a paused job again."""
+    with transaction(services.engine) as session:
+        return schemas.Job.of(jobs.resume_job(session, job_id=job_id, now=server_now(session)))
+
+
+def retry_job(services: Services, job_id: str, *, from_scratch: bool) -> schemas.Job:
+    """Queue a failed or cancelled job again."""
+    with transaction(services.engine) as session:
+        now = server_now(session)
+        return schemas.Job.of(jobs.retry_job(session, job_id=job_id, from_scratch=from_scratch, now=now))
+
+
+def delete_job(services: Services, job_id: str) -> None:
+    """Delete a job that does not run."""
+    with transaction(services.engine) as session:
+        jobs.delete_job(session, job_id=job_id, now=server_now(session))
+
+
 def read_events(services: Services, job_id: str, *, after: int, limit: int) -> EventBatch:
-    """Read the events of an existing job after a sequence number."""
+    """Read the events of a job after a sequence number; `NotFoundError` once it was deleted."""
     with transaction(services.engine) as session:
         page = events.list_events(session, job_id, after=after, limit=limit)
+        if not page.items:
+            jobs.get_job(session, job_id)
     return EventBatch(
         events=[schemas.JobEvent.model_validate(event) for event in page.items],
         has_more=page.has_more,
-        is_last=any(events.ends_the_job(event) for event in page.items),
+        is_last=not page.has_more and bool(page.items) and events.ends_the_job(page.items[-1]),
     )
 
 

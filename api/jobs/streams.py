@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from api.jobs import service
 from api.jobs.schemas import JobEvent
 from api.services import Services
-from store.errors import UnavailableError
+from store.errors import NotFoundError, UnavailableError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ async def stream_events(services: Services, job_id: str, after: int) -> AsyncIte
             )
         except UnavailableError as error:
             LOGGER.warning("the stream of job %s ends, its client will reconnect: %s", job_id, error)
+            return
+        except NotFoundError:  # the job was deleted, as a client that reconnects is told
             return
         for event in batch.events:
             yield _encode(event)

@@ -15,7 +15,7 @@ from core.spec import (
     InlineCaptions,
     InvalidStudentError,
     UnknownTeacherError,
-    derive_student,
+    choose_student,
     find_teacher,
 )
 from store.errors import InvalidInputError
@@ -42,7 +42,7 @@ def resolve_spec(spec: DistillationSpec, settings: Settings) -> DistillationSpec
     _check_teacher_and_student(spec, settings)
     if isinstance(spec.captions, FileCaptions):
         path = _find_caption_file(spec.captions.path, settings.captions_folder)
-        spec = spec.model_copy(update={"captions": FileCaptions(path=str(path))})
+        spec = spec.model_copy(update={"captions": spec.captions.model_copy(update={"path": str(path)})})
     if isinstance(spec.captions, InlineCaptions):
         spec = _with_drawable_count(spec, captions=len(set(spec.captions.texts)))
     return spec
@@ -74,7 +74,7 @@ def _check_teacher_and_student(spec: DistillationSpec, settings: Settings) -> No
             "There is no teacher of that id.", field="teacher", allowed=error.known
         ) from error
     try:
-        derive_student(teacher.unet_config, spec.student)
+        choose_student(teacher.unet_config, spec.student, teacher.prompt_tokens)
     except InvalidStudentError as error:
         raise InvalidInputError(error.message, field=error.field, allowed=error.allowed) from error
 

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.spec import PRESETS, InvalidStudentError, StudentPreset, TeacherInfo, derive_student
+from core.spec import StudentPreset, TeacherInfo, fitting_presets
 
 
 class StudentOption(BaseModel):
@@ -46,13 +46,5 @@ class Teacher(BaseModel):
     def of(cls, teacher: TeacherInfo) -> Self:
         """Describe a registered teacher."""
         fields = teacher.model_dump(include=set(cls.model_fields))
-        students = [{"student": preset} for preset in PRESETS if _fits(teacher, preset)]
+        students = [{"student": preset} for preset in fitting_presets(teacher.unet_config)]
         return cls.model_validate(fields | {"students": students})
-
-
-def _fits(teacher: TeacherInfo, preset: StudentPreset) -> bool:
-    try:
-        derive_student(teacher.unet_config, preset)
-    except InvalidStudentError:
-        return False
-    return True

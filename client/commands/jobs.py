@@ -1,4 +1,4 @@
-"""``condenser list``, ``show`` and ``cancel``: what is known of jobs, and the end of one."""
+"""``condenser list`` and ``show``: what is known of jobs."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -17,7 +17,6 @@ def add_to(commands: typer.Typer) -> None:
     """Add the commands."""
     commands.command("list")(list_jobs)
     commands.command()(show)
-    commands.command()(cancel)
 
 
 def list_jobs(
@@ -49,20 +48,12 @@ def show(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None
     for name in ("id", "status", "phase", "reason", "message", "hint", "teacher", "student", "attempt"):
         _write_field(name, getattr(state, name))
     _write_field("progress", f"{state.progress:.0%}")
-    for name in ("created_at", "started_at", "finished_at"):
+    _write_field("priority", state.priority or None)
+    _write_field("max_runtime_s", state.max_runtime_s)
+    for name in ("not_before", "created_at", "started_at", "finished_at"):
         _write_field(name, _time(getattr(state, name)))
     for name, figures in (state.result or {}).items():
         _write_field(name, figures)
-
-
-def cancel(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
-    """Cancel a job."""
-    with address_of(context).connect() as condenser:
-        state = condenser.jobs.get(job_id).cancel().state
-    if as_json:
-        write_json(state.model_dump(mode="json"))
-    else:
-        write_line(state.status if state.has_ended else f"{state.status}, and asked to stop")
 
 
 def _row(state: JobState) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,11 @@ from client.address import address_of
 from client.commands.watch import follow
 from client.jobs import Job
 from client.output import tell, write_json, write_line
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Any other field, as training.ema_decay=0.99."),
+]
 
 
 def add_to(commands: typer.Typer) -> None:
@@ -36,10 +42,16 @@ def submit(
     batch_size: Annotated[int | None, typer.Option(help="Samples a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option()] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Any other field, as training.ema_decay=0.99."),
+    priority: Annotated[
+        int | None, typer.Option(help="Of the jobs that wait the highest goes first; 0 by default.")
     ] = None,
+    max_runtime: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="The job stops after so long.")
+    ] = None,
+    not_before: Annotated[
+        datetime | None, typer.Option(help="The job does not start before this local time.")
+    ] = None,
+    settings: Settings = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Then watch the job.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
 ) -> None:
@@ -57,6 +69,9 @@ def submit(
         ("training.batch_size", batch_size),
         ("training.learning_rate", learning_rate),
         ("seed", seed),
+        ("options.priority", priority),
+        ("options.max_runtime_s", max_runtime),
+        ("options.not_before", not_before.astimezone().isoformat() if not_before else None),
         *(_assignment(setting) for setting in settings or []),
     ):
         if value is not None:
@@ -66,6 +81,14 @@ def submit(
         _report(job, as_json)
         if watch:
             follow(job)
+
+
+def changes_of(settings: list[str] | None) -> dict[str, Any]:
+    """Read fields and their values from ``PATH=VALUE`` options."""
+    changes: dict[str, Any] = {}
+    for setting in settings or []:
+        _put(changes, *_assignment(setting))
+    return changes
 
 
 def _report(job: Job, as_json: bool) -> None:

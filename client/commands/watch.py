@@ -30,7 +30,7 @@ def follow(job: Job) -> None:
     except KeyboardInterrupt:
         tell(
             f"the job goes on: `condenser watch {job.id}` shows it again, "
-            f"`condenser cancel {job.id}` stops it"
+            f"`condenser pause {job.id}` and `condenser cancel {job.id}` stop it"
         )
         raise typer.Exit(INTERRUPTED) from None
     tell(describe_end(job))
@@ -46,6 +46,8 @@ def show_progress(job: Job) -> None:
             figures.take(event)
             if event.type == "warning":
                 tell(f"warning: {event.data['message']}")
+            if event.type == "status" and event.data.get("message") and not event.ends_the_job:
+                tell(f"{event.data['status']}: {event.data['message']}")
             if not event.ends_the_job:
                 display.show(figures)
     job.refresh()

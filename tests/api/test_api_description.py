@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from core.spec import DistillationSpec
+from api.jobs.requests import Submission
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,9 @@ def test_the_examples_are_valid(document: dict[str, Any]) -> None:
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]
     assert body["examples"]
     for entry in body["examples"].values():
-        TypeAdapter(DistillationSpec).validate_python(entry["value"])
+        TypeAdapter(Submission).validate_python(entry["value"])
+    clone = document["paths"]["/jobs/{job_id}/clone"]["post"]["requestBody"]["content"]["application/json"]
+    for entry in clone["examples"].values():
+        TypeAdapter(Submission).validate_python({"teacher": "emoji-64"} | entry["value"])
     for name in ("Problem", "JobSummary", "Job", "JobEvent", "Teacher"):
         assert document["components"]["schemas"][name]["examples"], name

@@ -29,10 +29,24 @@ spec_fields = st.sampled_from(
         "evaluation",
         "seed",
         "teacher",
+        "options",
     ]
 )
 nested_fields = st.sampled_from(
-    ["kind", "texts", "path", "name", "count", "width", "steps", "batch_size", "micro_batch_size", "features"]
+    [
+        "kind",
+        "texts",
+        "path",
+        "name",
+        "count",
+        "width",
+        "steps",
+        "batch_size",
+        "micro_batch_size",
+        "features",
+        "priority",
+        "not_before",
+    ]
 )
 specs = st.dictionaries(
     spec_fields | st.text(max_size=5),

@@ -28,7 +28,10 @@ def inline(*texts: str) -> dict[str, Any]:
     return {"kind": "inline", "texts": list(texts)}
 
 
-PRESETS = ["b-base", "b-small", "b-tiny", "c-base", "c-small", "c-tiny", "c-micro"]
+PRESETS = [
+    *("b-base", "b-small", "b-tiny", "c-base", "c-small", "c-tiny", "c-micro"),
+    *("koala-1b", "koala-700m"),
+]
 BAD_SPECS: list[tuple[dict[str, Any], str, list[str] | None]] = [
     ({"teacher": "unknown"}, "teacher", ["emoji-64", "tiny"]),
     ({"teacher": None}, "teacher", None),
@@ -38,14 +41,17 @@ BAD_SPECS: list[tuple[dict[str, Any], str, list[str] | None]] = [
     ({"student": {"width": 0.66}}, "student.width", ["0.5", "1"]),
     ({"student": {"width": 2}}, "student.width", ["at most 1.0"]),
     ({"student": {"widht": 0.5}}, "student.width", None),
+    ({"student": {"max_params": 0}}, "student.max_params", ["greater than 0"]),
+    ({"student": {"max_params": 1_000}}, "student.max_params", None),
+    ({"student": {"max_macs": 1_000}}, "student.max_macs", None),
     ({"captions": inline()}, "captions.texts", ["length of at least 1"]),
     ({"captions": inline(*["a"] * 10_001)}, "captions.texts", ["length of at most 10000"]),
     ({"captions": inline("cat", " ")}, "captions.texts.1", ["length of at least 1"]),
     ({"captions": inline("a" * 1_001)}, "captions.texts.0", ["length of at most 1000"]),
     ({"captions": inline("a\x00b")}, "captions.texts.0", None),
     ({"captions": inline("\ud800")}, "captions.texts.0", None),
-    ({"captions": {"kind": "elsewhere"}}, "captions.kind", ["inline", "file", "bundled"]),
-    ({"captions": {}}, "captions.kind", ["bundled", "file", "inline"]),
+    ({"captions": {"kind": "elsewhere"}}, "captions.kind", ["inline", "file", "hub", "bundled"]),
+    ({"captions": {}}, "captions.kind", ["bundled", "file", "hub", "inline"]),
     ({"captions": []}, "captions", None),
     ({"captions": inline("a", "a"), "drawn": {"count": 2}}, "drawn.count", ["1 to 1"]),
     ({"drawn": {"count": 0}}, "drawn.count", ["at least 1"]),
@@ -59,7 +65,9 @@ BAD_SPECS: list[tuple[dict[str, Any], str, list[str] | None]] = [
     ({"training": {"stepz": 1}}, "training.stepz", None),
     ({"seed": float("nan")}, "seed", None),
     ({"seed": 2**32}, "seed", ["less than 4294967296"]),
-    ({"few_step": {}}, "few_step", None),
+    ({"few_step": {"stepz": 1}}, "few_step.stepz", None),
+    ({"few_step": {"steps": 4, "start_steps": 4}}, "few_step.steps", None),
+    ({"method": {"noise_matching_steps": 9}}, "method.noise_matching_steps", None),
     ({"evaluation": {"grid_prompts": ["\x00"]}}, "evaluation.grid_prompts.0", None),
     ({"\ud800": 1}, "body", None),
     ({"x" * 10_000: 1}, "x" * 200, None),
@@ -92,6 +100,7 @@ def test_an_unknown_field_is_answered_with_the_known_ones(offline: httpx.Client)
                 "noise_matching_steps",
                 "output_weight",
                 "random_conditioning",
+                "task_weight",
             ],
         }
     ]
@@ -192,7 +201,7 @@ def test_what_is_no_id_is_not_found(offline: httpx.Client, job_id: str, part: st
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("status=paused", "status"),
+        ("status=lost", "status"),
         ("limit=0", "limit"),
         ("limit=201", "limit"),
         ("limit=many", "limit"),

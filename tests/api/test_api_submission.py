@@ -32,7 +32,7 @@ def test_a_submitted_job_is_queued_with_every_default(http: httpx.Client) -> Non
 def test_fewer_captions_than_the_default_are_all_drawn(http: httpx.Client) -> None:
     captions = {"kind": "inline", "texts": ["cat", "dog", "cat"]}
     job = http.post("/jobs", json={"teacher": "tiny", "captions": captions}).json()
-    assert job["spec"]["drawn"] == {"count": 2}
+    assert job["spec"]["drawn"]["count"] == 2
 
 
 def test_a_caption_file_is_kept_with_its_full_path(http: httpx.Client, api_settings: Settings) -> None:
@@ -41,7 +41,7 @@ def test_a_caption_file_is_kept_with_its_full_path(http: httpx.Client, api_setti
     path.write_text("cat\n")
     captions = {"kind": "file", "path": "animals.txt"}
     job = http.post("/jobs", json={"teacher": "tiny", "captions": captions}).json()
-    assert job["spec"]["captions"] == {"kind": "file", "path": str(path.resolve())}
+    assert job["spec"]["captions"]["path"] == str(path.resolve())
 
 
 def test_the_workers_are_told(

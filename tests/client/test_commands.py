@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from client import Condenser
-from store.endings import Ending
+from store.endings import Ending, ending_of
 from tests.client.conftest import Worker
 from tests.client.test_downloads import archive as archive
 from tests.client.test_downloads import job as succeeded_job
@@ -49,9 +49,9 @@ def test_submit_from_a_file_with_options_over_it(run: Any, condenser: Condenser,
         *("--steps", "7", "--set", "training.ema_decay=0.5", "--set", "evaluation.sampler=ddim"),
     )
     spec = condenser.jobs.get(ended.stdout.strip()).state.spec
-    assert spec["student"] == {"width": 0.5}
+    assert spec["student"]["width"] == 0.5
     assert spec["captions"]["texts"] == ["one", "two", "three"]
-    assert spec["drawn"] == {"count": 2}
+    assert spec["drawn"]["count"] == 2
     assert (spec["training"]["steps"], spec["training"]["ema_decay"]) == (7, 0.5)
     assert (spec["evaluation"]["sampler"], spec["seed"]) == ("ddim", 1)
 
@@ -79,6 +79,22 @@ def test_cancel(run: Any, condenser: Condenser) -> None:
     job = condenser.jobs.create(SPEC)
     assert run("cancel", job.id).stdout == "cancelled\n"
     assert "already" in run("cancel", job.id, code=1).stderr
+
+
+def test_pause_resume_retry_clone_and_delete(run: Any, condenser: Condenser, worker: Worker) -> None:
+    job_id = run(
+        "submit", "-", "--priority", "2", "--max-runtime", "60", text=json.dumps(SPEC)
+    ).stdout.strip()
+    assert run("pause", job_id).stdout == "paused\n"
+    assert run("resume", job_id).stdout == "queued\n"
+    worker.take(job_id)
+    assert run("pause", job_id).stdout == "running, and asked to stop\n"
+    worker.fail(ending_of("out_of_memory"))
+    assert run("retry", "--from-scratch", job_id).stdout == "queued\n"
+    clone = condenser.jobs.get(run("clone", job_id, "--set", "training.steps=3").stdout.strip())
+    assert (clone.state.spec["training"]["steps"], clone.state.priority) == (3, 2)
+    run("delete", job_id)
+    assert "Not found" in run("show", job_id, code=1).stderr
 
 
 def test_teachers(run: Any) -> None:

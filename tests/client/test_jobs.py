@@ -16,7 +16,7 @@ from client import (
 )
 from client.transport import Transport
 from core.spec import DistillationSpec, InlineCaptions
-from store.endings import Ending
+from store.endings import Ending, ending_of
 from tests.client.conftest import Worker
 from tests.client.network import relay_to
 
@@ -42,7 +42,7 @@ def test_list_goes_over_pages_until_the_limit(condenser: Condenser, monkeypatch:
 
 def test_a_typed_specification_leaves_what_it_does_not_say_to_the_service(condenser: Condenser) -> None:
     spec = DistillationSpec(teacher="tiny", captions=InlineCaptions(texts=["cat", "dog"]))
-    assert condenser.jobs.create(spec).state.spec["drawn"] == {"count": 2}
+    assert condenser.jobs.create(spec).state.spec["drawn"]["count"] == 2
 
 
 def test_a_refused_specification_names_the_field(condenser: Condenser) -> None:
@@ -67,6 +67,35 @@ def test_cancel(condenser: Condenser, worker: Worker) -> None:
     worker.succeed({})
     with pytest.raises(ConflictError):
         running.cancel()
+
+
+def test_pause_resume_retry_clone_and_delete(condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC, options={"priority": 4, "max_runtime_s": 60})
+    assert (job.state.priority, job.state.max_runtime_s) == (4, 60)
+    assert job.pause().status == "paused"
+    assert job.resume().status == "queued"
+    with pytest.raises(ConflictError, match="has not ended"):
+        job.retry()
+    worker.take(job.id)
+    assert job.pause().state.pause_requested
+    with pytest.raises(ConflictError, match="running"):
+        job.delete()
+    worker.fail(ending_of("diverged"))
+    assert job.retry(from_scratch=True).status == "queued"
+    clone = job.clone({"training": {"steps": 3}, "options": {"priority": 1}})
+    assert (clone.state.spec["training"]["steps"], clone.state.priority) == (3, 1)
+    assert clone.id != job.id
+    job.delete()
+    with pytest.raises(NotFoundError):
+        job.refresh()
+
+
+def test_events_of_a_retried_job_go_on_after_its_first_end(condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC).cancel().retry()
+    worker.take(job.id)
+    worker.succeed({})
+    told = [event.data["status"] for event in job.events()]
+    assert told == ["queued", "cancelled", "queued", "running", "succeeded"]
 
 
 def test_wait_reports_every_change_and_ends_with_the_job(condenser: Condenser, worker: Worker) -> None:

@@ -52,9 +52,14 @@ def test_progress_follows_the_phases_and_never_falls(
 
 def test_the_phases_make_up_the_whole_job() -> None:
     assert set(PHASE_SHARES) == set(PHASES)
-    assert overall_progress("captions", 0, 10) == 0
-    assert overall_progress("export", 3, 3) == pytest.approx(1)
-    assert overall_progress("export", 4, 3) <= 1
+    for few_step in (False, True):
+        assert overall_progress("captions", 0, 10, few_step=few_step) == 0
+        assert overall_progress("evaluation", 0, 1, few_step=few_step) == pytest.approx(0.85)
+        assert overall_progress("export", 3, 3, few_step=few_step) == pytest.approx(1)
+        assert overall_progress("export", 4, 3, few_step=few_step) <= 1
+    trained = overall_progress("training", 1, 1, few_step=True)
+    assert trained == pytest.approx(overall_progress("few_step", 0, 1, few_step=True))
+    assert trained < overall_progress("few_step", 1, 2, few_step=True) < 0.85
 
 
 def test_a_batch_of_events_offered_twice_is_recorded_once(

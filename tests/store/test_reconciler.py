@@ -3,16 +3,20 @@
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 import redis
 from sqlalchemy import Engine, text
 
+from core.spec import DistillationSpec
 from store import jobs
 from store.database import server_now, transaction
 from store.errors import UnavailableError
+from store.job_options import JobOptions
 from store.jobs import Claim
 from store.leases import heartbeat
+from store.objects import ObjectStore
 from store.queue import count_hints, ping, send_job_hint
 from store.reconciler import _LOCK_KEY, Reconciled, reconcile_once, run_reconciler
 from store.settings import Settings
@@ -95,6 +99,52 @@ def test_hints_that_outlived_their_jobs_delay_others_only_until_they_are_drained
     assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [job_id])
 
 
+def test_a_job_whose_time_has_not_come_gets_no_hint(
+    engine: Engine, settings: Settings, spec: DistillationSpec, now: datetime
+) -> None:
+    options = JobOptions(not_before=now + timedelta(hours=1))
+    with transaction(engine) as session:
+        job_id = jobs.create_job(session, spec=spec, options=options, queue="cpu", now=now).id
+    assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [])
+    assert reconcile_once(engine, settings, now + timedelta(hours=1)) == Reconciled([], [job_id])
+
+
+def test_a_worker_that_goes_on_over_the_time_loses_the_job(
+    engine: Engine, settings: Settings, spec: DistillationSpec, now: datetime
+) -> None:
+    with transaction(engine) as session:
+        options = JobOptions(max_runtime_s=100)
+        job_id = jobs.create_job(session, spec=spec, options=options, queue="cpu", now=now).id
+        claim = jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=10_000)
+    assert claim is not None
+    slack = timedelta(seconds=settings.cancel_grace_seconds + settings.lease_seconds)
+    assert reconcile_once(engine, settings, now + timedelta(seconds=100) + slack) == Reconciled([], [])
+    late = reconcile_once(engine, settings, now + timedelta(seconds=101) + slack)
+    assert late == Reconciled([], [], over_time=[job_id])
+    with transaction(engine) as session:
+        job = jobs.get_job(session, job_id)
+    assert (job.status, job.reason) == ("failed", "max_runtime")
+
+
+def test_requests_that_a_worker_of_the_release_before_did_not_heed_are_settled(
+    engine: Engine, settings: Settings, queued: MakeJob, now: datetime
+) -> None:
+    wishes = {queued(): "cancel", queued(): "pause"}
+    with engine.begin() as connection:
+        for job_id, wish in wishes.items():
+            connection.execute(
+                text(f"UPDATE jobs SET {wish}_requested = true WHERE id = :id"), {"id": job_id}
+            )
+    for job_id in wishes:
+        with transaction(engine) as session:
+            assert jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60) is None
+    report = reconcile_once(engine, settings, now + MINUTE)
+    assert report == Reconciled([], [], settled=sorted(wishes))
+    with transaction(engine) as session:
+        statuses = [jobs.get_job(session, job_id).status for job_id in wishes]
+    assert statuses == ["cancelled", "paused"]
+
+
 def test_only_one_pass_runs_at_a_time(
     engine: Engine, settings: Settings, running: MakeClaim, now: datetime
 ) -> None:
@@ -123,18 +173,26 @@ def test_a_broker_that_is_down_is_said_to_be(broker_down: Settings) -> None:
             action()
 
 
-def test_the_thread_takes_jobs_back_and_stops(
+def test_the_thread_takes_jobs_back_clears_up_and_stops(
     engine: Engine,
     settings: Settings,
+    object_store: ObjectStore,
+    queued: MakeJob,
+    tmp_path: Path,
     running: MakeClaim,
     eventually: Callable[[Callable[[], object]], object],
 ) -> None:
     with transaction(engine) as session:
         assert server_now(session) > datetime(2026, 3, 1).astimezone()
     claim = running()  # its lease ended long ago by the server's clock
+    deleted = queued()
+    (tmp_path / "file").write_text("x")
+    object_store.upload_file(tmp_path / "file", f"jobs/{deleted}/attempts/1/file")
+    with transaction(engine) as session:
+        jobs.delete_job(session, job_id=deleted, now=server_now(session))
     stop = threading.Event()
     fast = settings.model_copy(update={"reconcile_seconds": 0.02})
-    thread = threading.Thread(target=run_reconciler, args=(engine, fast, stop))
+    thread = threading.Thread(target=run_reconciler, args=(engine, object_store, fast, stop))
     thread.start()
 
     def taken_back() -> bool:
@@ -143,6 +201,7 @@ def test_the_thread_takes_jobs_back_and_stops(
 
     try:
         eventually(taken_back)
+        eventually(lambda: object_store.list_keys("jobs/") == [])
     finally:
         stop.set()
         thread.join()

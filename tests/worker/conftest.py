@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,21 @@ import pytest
 from sqlalchemy import Engine
 
 from core.spec import DistillationSpec
-from store.database import server_now, transaction
+from store.database import Clock, server_now, transaction
 from store.events import list_events
+from store.job_options import JobOptions
 from store.jobs import create_job, get_job
 from store.models import Job, JobEvent
 from store.objects import ObjectStore
+from store.reconciler import Reconciled, reconcile_once
 from store.settings import Settings
+from tests.worker.doors import Door
 from worker.attempt import Rhythm
 from worker.conclusion import Outcome
 from worker.supervisor import Supervisor
 
-SMALL_TRAINER = Path(__file__).with_name("small_trainer.py")
+FOLDER = Path(__file__).parent
+SMALL_TRAINER = FOLDER / "small_trainer.py"
 
 
 class Workplace:
@@ -36,12 +42,13 @@ class Workplace:
         self.stop = threading.Event()
         self.pool = ThreadPoolExecutor(4)
 
-    def submit_job(self) -> str:
+    def submit_job(self, **options: Any) -> str:
         with transaction(self.engine) as session:
             spec = DistillationSpec(teacher="emoji-64")
-            return create_job(session, spec=spec, queue="cpu", now=server_now(session)).id
+            now = server_now(session)
+            return create_job(session, spec=spec, options=JobOptions(**options), queue="cpu", now=now).id
 
-    def supervisor(self, behaviour: str, **changes: Any) -> Supervisor:
+    def supervisor(self, behaviour: str, clock: Clock = server_now, **changes: Any) -> Supervisor:
         def command(spec: Path, work_dir: Path) -> list[str]:
             return [sys.executable, "-I", str(SMALL_TRAINER), behaviour, str(spec), str(work_dir)]
 
@@ -51,14 +58,24 @@ class Workplace:
             settings=self.settings.model_copy(update=changes),
             worker="test",
             command=command,
+            clock=clock,
             rhythm=Rhythm(poll=0.02, record=0.02, retry=0.05),
         )
 
-    def run(self, job_id: str, behaviour: str, **changes: Any) -> Outcome:
-        return self.supervisor(behaviour, **changes).run(job_id, self.stop)
+    def run(self, behaviour: str, **changes: Any) -> Outcome:
+        """Let a worker take the next job and work on it."""
+        return self.supervisor(behaviour, **changes).run(self.stop)
 
-    def begin(self, job_id: str, behaviour: str, **changes: Any) -> "Future[Outcome]":
-        return self.pool.submit(self.run, job_id, behaviour, **changes)
+    def begin(self, behaviour: str, **changes: Any) -> "Future[Outcome]":
+        return self.pool.submit(self.run, behaviour, **changes)
+
+    def reconcile(self, later: timedelta) -> Reconciled:
+        """Make the reconciler's pass as it would be so much later."""
+        with transaction(self.engine) as session:
+            now = server_now(session)
+        report = reconcile_once(self.engine, self.settings, now + later)
+        assert report is not None
+        return report
 
     def job(self, job_id: str) -> Job:
         with transaction(self.engine) as session:
@@ -137,3 +154,48 @@ def at_step(
         return eventually(lambda: workplace.trainer_pid(job_id))
 
     return wait
+
+
+@pytest.fixture
+def start_worker(
+    service_environment: dict[str, str], object_store: object, tmp_path: Path
+) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Starts a real Celery worker with the small trainer; the n-th one's log is worker-n.log, from 0 up."""
+    workers: list[subprocess.Popen[bytes]] = []
+    # The test process is itself under coverage or xdist; the worker gets only what a worker needs.
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{FOLDER}:{FOLDER.parents[1]}",
+        "HEARTBEAT_SECONDS": "0.05",
+        **service_environment,
+    }
+
+    def start(**changes: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "celery", "-A", "small_worker", "worker", "--loglevel=INFO"]
+        with (tmp_path / f"worker-{len(workers)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, env=environment | changes, stdout=log, stderr=log, cwd=tmp_path
+            )
+        workers.append(process)
+        return process
+
+    yield start
+    for process in workers:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def doors() -> Iterator[Callable[[str | None, int | None], Door]]:
+    """Makes doors to servers, given by host and port."""
+    made: list[Door] = []
+
+    def make(host: str | None, port: int | None) -> Door:
+        assert host is not None
+        assert port is not None
+        made.append(Door(host, port))
+        return made[-1]
+
+    yield make
+    for door in made:
+        door.shut()

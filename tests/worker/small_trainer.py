@@ -91,6 +91,9 @@ def main() -> None:
     if BEHAVIOUR == "fail":
         tell("failed", reason="diverged", message="the loss exploded\x00", hint="lower the rate")
         sys.exit(1)
+    if BEHAVIOUR == "small-memory" and SPEC["training"]["micro_batch_size"] is None:
+        tell("failed", reason="out_of_memory", message="the memory is used up")
+        sys.exit(1)
     if BEHAVIOUR == "crash":
         sys.exit(3)
     if BEHAVIOUR == "no-student":

@@ -1,49 +1,15 @@
 """The Celery worker as a real process: hints, a warm shutdown, a sudden death."""
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
-from store.database import server_now, transaction
 from store.queue import send_job_hint
-from store.reconciler import reconcile_once
 
-FOLDER = Path(__file__).parent
 Eventually = Callable[..., Any]
-
-
-@pytest.fixture
-def start_worker(
-    service_environment: dict[str, str], object_store: object, tmp_path: Path
-) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
-    workers: list[subprocess.Popen[bytes]] = []
-    # The test process is itself under coverage or xdist; the worker gets only what a worker needs.
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{FOLDER}:{FOLDER.parents[1]}",
-        "HEARTBEAT_SECONDS": "0.05",
-        **service_environment,
-    }
-
-    def start() -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "celery", "-A", "small_worker", "worker", "--loglevel=INFO"]
-        with (tmp_path / f"worker-{len(workers)}.log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
-        workers.append(process)
-        return process
-
-    yield start
-    for process in workers:
-        process.kill()
-        process.wait()
 
 
 def test_a_hint_runs_a_job_even_after_the_broker_was_emptied(
@@ -83,7 +49,7 @@ def test_a_worker_told_to_end_gives_its_job_back_and_another_finishes_it(
     assert (job.status, job.attempts_used, job.transitions[-1].reason) == ("queued", 0, "worker_stopped")
     assert workplace.is_gone(trainer)
     start_worker()
-    report = reconcile(workplace, timedelta(0))
+    report = workplace.reconcile(timedelta(0))
     assert report.hinted == [job_id]
     eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
     assert workplace.job(job_id).attempt == 2
@@ -105,16 +71,10 @@ def test_a_killed_worker_takes_its_trainer_along_and_the_job_goes_on_elsewhere(
     assert workplace.job(job_id).status == "running"
     start_worker()
     lease = timedelta(seconds=workplace.settings.lease_seconds + 1)
-    report = reconcile(workplace, lease)
+    report = workplace.reconcile(lease)
     assert (report.taken_back, report.hinted) == ([job_id], [job_id])
     eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
     job = workplace.job(job_id)
     assert (job.attempt, job.attempts_used) == (2, 1)
     events = workplace.events(job_id)
     assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
-
-
-def reconcile(workplace: Any, later: timedelta) -> Any:
-    with transaction(workplace.engine) as session:
-        now = server_now(session)
-    return reconcile_once(workplace.engine, workplace.settings, now + later)

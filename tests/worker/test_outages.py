@@ -1,9 +1,6 @@
 """Servers that go away in the middle of a job and come back, by way of a door that the tests shut."""
 
-import contextlib
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,85 +9,9 @@ from sqlalchemy.engine import make_url
 
 from store.database import create_engine
 from store.objects import ObjectStore
+from tests.worker.doors import Door
 
 Eventually = Callable[..., Any]
-
-
-class Door:
-    """A port that leads to a server while it is open; shutting it cuts every connection."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._lock = threading.Lock()
-        self._connections: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._is_open = False
-        self.port = 0
-        self.open()
-
-    def open(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
-        self._is_open = True
-        self._begin(self._accept, self._listener)
-
-    def shut(self) -> None:
-        if not self._is_open:
-            return
-        with self._lock:
-            self._is_open = False
-            # A thread that waits on a closed socket keeps it alive; shutdown wakes it.
-            for used in (self._listener, *self._connections):
-                with contextlib.suppress(OSError):
-                    used.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for used in (self._listener, *self._connections):
-            used.close()
-        self._threads, self._connections = [], []
-
-    def _begin(self, work: Callable[..., None], *arguments: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=arguments)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                if not self._is_open:
-                    client.close()
-                    return
-                server = socket.create_connection(self._target)
-                self._connections += [client, server]
-                self._begin(self._copy, client, server)
-                self._begin(self._copy, server, client)
-
-    @staticmethod
-    def _copy(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while block := source.recv(65_536):
-                target.sendall(block)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-
-@pytest.fixture
-def doors() -> Iterator[Callable[[str | None, int | None], Door]]:
-    made: list[Door] = []
-
-    def make(host: str | None, port: int | None) -> Door:
-        assert host is not None
-        assert port is not None
-        made.append(Door(host, port))
-        return made[-1]
-
-    yield make
-    for door in made:
-        door.shut()
 
 
 def test_a_job_survives_a_database_that_goes_away_again_and_again(
@@ -106,7 +27,7 @@ def test_a_job_survives_a_database_that_goes_away_again_and_again(
     engine = create_engine(workplace.settings.model_copy(update={"database_url": through}))
     job_id = workplace.submit_job()
     direct, workplace.engine = workplace.engine, engine
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     eventually(lambda: running.running())
     eventually(lambda: workplace.trainer_pid(job_id))
     workplace.engine = direct
@@ -143,7 +64,7 @@ def test_uploads_wait_for_an_object_store_that_went_away(
     changed = workplace.settings.model_copy(update={"s3_endpoint_url": f"http://127.0.0.1:{door.port}"})
     workplace.objects = ObjectStore(changed)
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     eventually(lambda: 2 in workplace.stored_steps(job_id))
     door.shut()
     send_on(job_id, 3)
@@ -165,7 +86,7 @@ def test_a_student_that_cannot_be_stored_fails_the_job_with_a_reason(
     changed = workplace.settings.model_copy(update={"s3_endpoint_url": f"http://127.0.0.1:{door.port}"})
     workplace.objects = ObjectStore(changed)
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses", upload_patience_seconds=0.5)
+    running = workplace.begin("pauses", upload_patience_seconds=0.5)
     eventually(lambda: 2 in workplace.stored_steps(job_id))
     send_on(job_id, 3)
     eventually(lambda: 4 in workplace.stored_steps(job_id))

@@ -16,7 +16,7 @@ import pytest
 
 from store.artifacts import attempt_prefix, get_student_archive, list_artifacts, list_checkpoints
 from store.database import server_now, transaction
-from store.jobs import claim_job, request_cancel, requeue_expired
+from store.jobs import claim_job, request_cancel, request_pause, requeue_expired, resume_job, retry_job
 from store.metrics import list_metric_points
 
 AtStep = Callable[[str, int], int]
@@ -49,7 +49,7 @@ def assert_history_is_whole(workplace: Any, job_id: str) -> None:
 
 def test_a_job_that_goes_well_leaves_its_student(workplace: Any) -> None:
     job_id = workplace.submit_job()
-    assert workplace.run(job_id, "finish") == "succeeded"
+    assert workplace.run("finish") == "succeeded"
     job = workplace.job(job_id)
     assert (job.status, job.progress, job.result) == ("succeeded", 1.0, {"steps": 6})
     assert_history_is_whole(workplace, job_id)
@@ -72,7 +72,7 @@ def test_a_job_that_goes_well_leaves_its_student(workplace: Any) -> None:
 
 def test_only_the_newest_two_checkpoints_are_kept(workplace: Any, at_step: AtStep) -> None:
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     at_step(job_id, 4)
     workplace.stop.set()
     assert running.result() == "queued"
@@ -85,7 +85,7 @@ def test_only_the_newest_two_checkpoints_are_kept(workplace: Any, at_step: AtSte
 
 def test_a_failure_of_the_trainer_is_told_to_the_user(workplace: Any) -> None:
     job_id = workplace.submit_job()
-    assert workplace.run(job_id, "fail") == "failed"
+    assert workplace.run("fail") == "failed"
     job = workplace.job(job_id)
     assert (job.status, job.reason, job.hint) == ("failed", "diverged", "lower the rate")
     assert job.message == "the loss exploded\ufffd"
@@ -103,7 +103,7 @@ def test_a_trainer_that_keeps_crashing_uses_the_attempts_up(
     workplace: Any, behaviour: str, message: str
 ) -> None:
     job_id = workplace.submit_job()
-    outcomes = [workplace.run(job_id, behaviour, max_attempts=2) for _ in range(3)]
+    outcomes = [workplace.run(behaviour, max_attempts=2) for _ in range(3)]
     assert outcomes == ["queued", "failed", "not_claimed"]
     job = workplace.job(job_id)
     assert (job.reason, job.attempts_used) == ("trainer_crashed", 2)
@@ -113,13 +113,13 @@ def test_a_trainer_that_keeps_crashing_uses_the_attempts_up(
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint(workplace: Any, at_step: AtStep) -> None:
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     killed = at_step(job_id, 4)
     os.kill(killed, signal.SIGKILL)
     assert running.result() == "queued"
     job = workplace.job(job_id)
     assert (job.status, job.attempts_used, job.transitions[-1].reason) == ("queued", 1, "trainer_crashed")
-    assert workplace.run(job_id, "pauses") == "succeeded"
+    assert workplace.run("pauses") == "succeeded"
     steps = student_steps(workplace, job_id)
     assert [step for step, _ in steps] == [1, 2, 3, 4, 5, 6]
     assert [process == killed for _, process in steps] == [True] * 4 + [False] * 2
@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     workplace: Any, at_step: AtStep, tmp_path: Path
 ) -> None:
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     killed = at_step(job_id, 4)
     os.kill(killed, signal.SIGKILL)
     assert running.result() == "queued"
@@ -141,30 +141,30 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     damaged = tmp_path / "damaged"
     damaged.write_text("[]")
     workplace.objects.upload_file(damaged, newest.files[-1].key)
-    assert workplace.run(job_id, "pauses") == "succeeded"
+    assert workplace.run("pauses") == "succeeded"
     steps = student_steps(workplace, job_id)
     assert [process == killed for _, process in steps] == [True] * 2 + [False] * 4
 
 
 def test_a_worker_that_has_to_go_gives_the_job_back(workplace: Any, at_step: AtStep) -> None:
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     trainer = at_step(job_id, 4)
     workplace.stop.set()
     assert running.result() == "queued"
     assert workplace.is_gone(trainer)
     job = workplace.job(job_id)
     assert (job.status, job.attempts_used, job.transitions[-1].reason) == ("queued", 0, "worker_stopped")
-    assert workplace.run(job_id, "finish") == "not_claimed"
+    assert workplace.run("finish") == "not_claimed"
     workplace.stop.clear()
-    assert workplace.run(job_id, "finish") == "succeeded"
+    assert workplace.run("finish") == "succeeded"
     steps = student_steps(workplace, job_id)
     assert [process == trainer for _, process in steps] == [True] * 5 + [False]
 
 
 def test_a_running_job_is_cancelled_with_its_checkpoint_kept(workplace: Any, at_step: AtStep) -> None:
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     trainer = at_step(job_id, 4)
     cancel(workplace, job_id)
     assert running.result() == "cancelled"
@@ -176,11 +176,78 @@ def test_a_running_job_is_cancelled_with_its_checkpoint_kept(workplace: Any, at_
     assert_history_is_whole(workplace, job_id)
 
 
+def test_a_paused_job_frees_its_worker_and_goes_on_from_its_checkpoint(
+    workplace: Any, at_step: AtStep
+) -> None:
+    job_id = workplace.submit_job()
+    running = workplace.begin("pauses")
+    trainer = at_step(job_id, 4)
+    with transaction(workplace.engine) as session:
+        request_pause(session, job_id=job_id, now=server_now(session))
+    assert running.result() == "paused"
+    assert workplace.is_gone(trainer)
+    job = workplace.job(job_id)
+    assert (job.status, job.attempts_used, job.transitions[-1].reason) == ("paused", 0, "paused_by_user")
+    assert workplace.run("finish") == "not_claimed"
+    other = workplace.submit_job()
+    assert workplace.run("finish") == "succeeded"
+    assert workplace.job(other).status == "succeeded"
+    with transaction(workplace.engine) as session:
+        resume_job(session, job_id=job_id, now=server_now(session))
+    assert workplace.run("finish") == "succeeded"
+    steps = student_steps(workplace, job_id)
+    assert [process == trainer for _, process in steps] == [True] * 5 + [False]
+    assert_history_is_whole(workplace, job_id)
+
+
+def test_a_job_over_its_time_ends_with_a_checkpoint(workplace: Any, at_step: AtStep) -> None:
+    job_id = workplace.submit_job(max_runtime_s=3_600)
+    ahead = timedelta(0)
+    running = workplace.begin("pauses", clock=lambda session: server_now(session) + ahead)
+    trainer = at_step(job_id, 4)
+    ahead = timedelta(hours=2)
+    assert running.result(timeout=30) == "failed"
+    assert workplace.is_gone(trainer)
+    job = workplace.job(job_id)
+    assert (job.reason, job.attempts_used) == ("max_runtime", 0)
+    with transaction(workplace.engine) as session:
+        assert list_checkpoints(session, job_id)[0].step == 5
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_retried_job_goes_on_from_its_checkpoint_or_begins_anew(
+    workplace: Any, at_step: AtStep, from_scratch: bool
+) -> None:
+    job_id = workplace.submit_job()
+    running = workplace.begin("pauses")
+    trainer = at_step(job_id, 4)
+    cancel(workplace, job_id)
+    assert running.result() == "cancelled"
+    with transaction(workplace.engine) as session:
+        retry_job(session, job_id=job_id, from_scratch=from_scratch, now=server_now(session))
+    assert workplace.run("finish") == "succeeded"
+    steps = student_steps(workplace, job_id)
+    assert [step for step, _ in steps] == [1, 2, 3, 4, 5, 6]
+    assert [process == trainer for _, process in steps] == [not from_scratch] * 5 + [False]
+    assert workplace.job(job_id).attempt == 2
+    assert_history_is_whole(workplace, job_id)
+
+
+def test_a_trainer_out_of_memory_is_given_a_smaller_micro_batch(workplace: Any) -> None:
+    job_id = workplace.submit_job()
+    assert [workplace.run("small-memory") for _ in range(2)] == ["queued", "succeeded"]
+    job = workplace.job(job_id)
+    assert (job.attempts_used, job.spec["training"]["micro_batch_size"]) == (0, None)
+    [told] = [event for event in workplace.events(job_id) if event.type == "warning"]
+    assert "128 samples instead of 256" in told.data["message"]
+    assert_history_is_whole(workplace, job_id)
+
+
 def test_a_trainer_that_will_not_stop_is_killed_after_the_grace(
     workplace: Any, eventually: Eventually
 ) -> None:
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "stubborn", cancel_grace_seconds=0.3)
+    running = workplace.begin("stubborn", cancel_grace_seconds=0.3)
     trainer = eventually(lambda: workplace.trainer_pid(job_id))
     cancel(workplace, job_id)
     assert running.result(timeout=20) == "cancelled"
@@ -191,7 +258,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
     workplace: Any, at_step: AtStep, eventually: Eventually
 ) -> None:
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "pauses")
+    running = workplace.begin("pauses")
     trainer = at_step(job_id, 4)
     # The reconciler, an hour later as far as it can tell, gives the job to another worker.
     with transaction(workplace.engine) as session:
@@ -211,17 +278,17 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
 
 def test_many_hints_at_once_make_one_attempt(workplace: Any) -> None:
     job_id = workplace.submit_job()
-    hints = [workplace.begin(job_id, "finish") for _ in range(4)]
+    hints = [workplace.begin("finish") for _ in range(4)]
     outcomes = sorted(hint.result() for hint in hints)
     assert outcomes == ["not_claimed"] * 3 + ["succeeded"]
-    assert workplace.run(job_id, "finish") == "not_claimed"
+    assert workplace.run("finish") == "not_claimed"
     assert workplace.job(job_id).attempt == 1
 
 
 def test_a_job_cancelled_before_the_hint_arrives_is_not_begun(workplace: Any) -> None:
     job_id = workplace.submit_job()
     cancel(workplace, job_id)
-    assert workplace.run(job_id, "finish") == "not_claimed"
+    assert workplace.run("finish") == "not_claimed"
 
 
 def test_the_lease_is_kept_while_an_upload_takes_long(
@@ -238,7 +305,7 @@ def test_the_lease_is_kept_while_an_upload_takes_long(
 
     monkeypatch.setattr(workplace.objects, "upload_file", slow_upload)
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "finish")
+    running = workplace.begin("finish")
     assert arrived.wait(30)
     first = workplace.job(job_id).lease_expires_at
     eventually(lambda: workplace.job(job_id).lease_expires_at > first)
@@ -261,7 +328,7 @@ def test_a_cancel_during_the_last_upload_still_cancels(
 
     monkeypatch.setattr(workplace.objects, "upload_file", slow_upload)
     job_id = workplace.submit_job()
-    running = workplace.begin(job_id, "finish")
+    running = workplace.begin("finish")
     assert arrived.wait(30)
     cancel(workplace, job_id)
     eventually(lambda: workplace.job(job_id).status == "cancelled")

@@ -73,7 +73,7 @@ def test_what_postgres_cannot_hold_is_replaced(events_file: Path) -> None:
 
 def test_progress_is_recorded_when_it_matters() -> None:
     clock = iter([0.0, 0.1, 0.2, 11.0, 11.1])
-    noteworthy = ProgressFilter(monotonic=lambda: next(clock))
+    noteworthy = ProgressFilter(few_step=False, monotonic=lambda: next(clock))
 
     def progress(done: int) -> ProgressEvent:
         return ProgressEvent(type="progress", phase="training", done=done, total=100_000, unit="steps")

@@ -1,0 +1,74 @@
+"""``condenser cancel``, ``pause``, ``resume``, ``retry``, ``clone``, ``delete``: what is done to a job."""
+
+from typing import Annotated
+
+import typer
+
+from client.address import address_of
+from client.commands.jobs import AsJson, JobId
+from client.commands.submit import Settings, changes_of
+from client.models import JobState
+from client.output import tell, write_json, write_line
+
+
+def add_to(commands: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (cancel, pause, resume, retry, clone, delete):
+        commands.command()(command)
+
+
+def cancel(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Cancel a job; one that runs is asked to stop and keeps a checkpoint."""
+    with address_of(context).connect() as condenser:
+        _report(condenser.jobs.get(job_id).cancel().state, as_json)
+
+
+def pause(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Pause a job; one that runs is asked to stop, keeps a checkpoint and frees its accelerator."""
+    with address_of(context).connect() as condenser:
+        _report(condenser.jobs.get(job_id).pause().state, as_json)
+
+
+def resume(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Queue a paused job again; it goes on from its last checkpoint."""
+    with address_of(context).connect() as condenser:
+        _report(condenser.jobs.get(job_id).resume().state, as_json)
+
+
+def retry(
+    context: typer.Context,
+    job_id: JobId,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Do not go on from the last checkpoint.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a failed or cancelled job again."""
+    with address_of(context).connect() as condenser:
+        _report(condenser.jobs.get(job_id).retry(from_scratch=from_scratch).state, as_json)
+
+
+def clone(context: typer.Context, job_id: JobId, settings: Settings = None, as_json: AsJson = False) -> None:
+    """Submit a job's specification again, with the fields changed that are set."""
+    with address_of(context).connect() as condenser:
+        job = condenser.jobs.get(job_id).clone(changes_of(settings))
+    if as_json:
+        write_json(job.state.model_dump(mode="json"))
+        return
+    write_line(job.id)
+    tell(f"{job.status}; `condenser watch {job.id}` shows it")
+
+
+def delete(context: typer.Context, job_id: JobId) -> None:
+    """Delete a job that does not run, with its history and all its files."""
+    with address_of(context).connect() as condenser:
+        condenser.jobs.get(job_id).delete()
+    tell("deleted")
+
+
+def _report(state: JobState, as_json: bool) -> None:
+    if as_json:
+        write_json(state.model_dump(mode="json"))
+        return
+    asked = state.status == "running" and (state.cancel_requested or state.pause_requested)
+    write_line(f"{state.status}, and asked to stop" if asked else state.status)

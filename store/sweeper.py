@@ -1,0 +1,60 @@
+"""Clears the object store: what deleted jobs left, and uploads that were broken off.
+
+Only jobs that this very database says were deleted lose their objects. A key that the database does not know
+is left alone: the bucket may be shared, or the database restored from an older backup.
+"""
+
+import logging
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select, update
+
+from store.artifacts import JOBS_PREFIX, job_prefix
+from store.database import Engine, transaction
+from store.models import DeletedJob
+from store.objects import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+LATE_UPLOADS_END = timedelta(hours=1)
+"""A worker that lost its lease before the job was deleted has ended its last request by then."""
+
+UPLOADS_ARE_BROKEN = timedelta(hours=24)
+"""No upload takes that long."""
+
+_JOBS_A_PASS = 20
+
+
+def remove_deleted_jobs(engine: Engine, objects: ObjectStore, now: datetime) -> list[str]:
+    """Remove the objects of deleted jobs: soon, and once more when no late upload can follow any more.
+
+    Returns
+    -------
+    list of str
+        Ids of the jobs whose objects were removed.
+    """
+    late = DeletedJob.deleted_at < now - LATE_UPLOADS_END
+    with transaction(engine) as session:
+        due = session.scalars(
+            select(DeletedJob)
+            .where(DeletedJob.swept_at.is_(None) | late)
+            .order_by(DeletedJob.deleted_at)
+            .limit(_JOBS_A_PASS)
+        ).all()
+    for job in due:
+        objects.delete_prefix(job_prefix(job.job_id))
+        this = DeletedJob.job_id == job.job_id
+        with transaction(engine) as session:
+            if job.deleted_at < now - LATE_UPLOADS_END:
+                session.execute(delete(DeletedJob).where(this))
+            else:
+                session.execute(update(DeletedJob).where(this).values(swept_at=now))
+    return [job.job_id for job in due]
+
+
+def abort_stale_uploads(objects: ObjectStore, now: datetime) -> list[str]:
+    """Give up multipart uploads of jobs that were begun long ago and never completed; their keys."""
+    aborted = objects.abort_uploads(JOBS_PREFIX, begun_before=now - UPLOADS_ARE_BROKEN)
+    if aborted:
+        logger.warning("gave up %d uploads that were never completed: %s", len(aborted), aborted)
+    return aborted

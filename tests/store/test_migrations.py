@@ -1,0 +1,77 @@
+"""Migrations with data in the tables, and the release before at work on the new ones."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from store.settings import normalise_database_url
+
+OLD_INSERT = """
+    INSERT INTO jobs (id, status, progress, queue, teacher, spec, attempt, attempts_used, cancel_requested,
+        lease_token, last_sequence, events_position, created_at, updated_at, finished_at,
+        lease_expires_at, reason)
+    VALUES (gen_random_uuid(), :status, 0, 'cpu', 't', '{}', 1, 0, false, 1, 2, 0, now(), now(),
+        CASE WHEN :status IN ('succeeded', 'failed', 'cancelled') THEN now() END,
+        CASE WHEN :status = 'running' THEN now() END,
+        CASE WHEN :status = 'failed' THEN 'diverged' END)
+"""
+OLD_CLAIM = """
+    UPDATE jobs SET status = 'running', lease_token = lease_token + 1, lease_expires_at = now()
+    WHERE status = 'queued'
+"""
+OLD_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
+@pytest.fixture
+def migrate(empty_database_url: str) -> Callable[[str, str], None]:
+    def migrate(step: str, target: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "alembic", step, target],
+            cwd=Path(__file__).parents[2],
+            env={"DATABASE_URL": empty_database_url},
+            check=True,
+            capture_output=True,
+        )
+
+    return migrate
+
+
+@pytest.fixture
+def database(empty_database_url: str) -> Iterator[Engine]:
+    engine = create_engine(normalise_database_url(empty_database_url))
+    yield engine
+    engine.dispose()
+
+
+def statuses(connection: Connection) -> list[str]:
+    return sorted(connection.execute(text("SELECT status FROM jobs")).scalars())
+
+
+def test_the_release_before_works_on_the_new_tables_and_back(
+    migrate: Callable[[str, str], None], database: Engine
+) -> None:
+    migrate("upgrade", "0001")
+    with database.begin() as connection:
+        for status in OLD_STATUSES:
+            connection.execute(text(OLD_INSERT), {"status": status})
+    migrate("upgrade", "head")
+    with database.begin() as connection:
+        assert statuses(connection) == sorted(OLD_STATUSES)
+        added = (
+            "SELECT DISTINCT priority, pause_requested, runtime_s, scratch_attempt, max_runtime_s FROM jobs"
+        )
+        assert connection.execute(text(added)).all() == [(0, False, 0.0, 0, None)]
+        for status in OLD_STATUSES:
+            connection.execute(text(OLD_INSERT), {"status": status})
+        assert connection.execute(text(OLD_CLAIM)).rowcount == 2
+        connection.execute(text(OLD_INSERT), {"status": "paused"})
+        connection.execute(text("UPDATE jobs SET reason = 'max_runtime' WHERE status = 'cancelled'"))
+    migrate("downgrade", "0001")
+    with database.begin() as connection:
+        assert statuses(connection) == sorted(["queued", *["running"] * 4, *OLD_STATUSES[2:] * 2])
+        reasons = connection.execute(text("SELECT DISTINCT reason FROM jobs")).scalars()
+        assert set(reasons) == {None, "diverged"}

@@ -1,0 +1,94 @@
+"""What a worker clears from its own disk: work folders of attempts that are over, caches over their quota.
+
+Several workers may share the folders of one machine. A work folder is kept as long as the database says that
+its attempt runs. A cache entry is kept as long as an attempt that was there when it was last used has its
+work folder still.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from store.attempts import running_attempts
+from store.database import Engine, transaction
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A folder of the cache: the shards of one set of latents, for one."""
+
+    path: Path
+    size: int
+    used_at: float
+
+
+def remove_dead_work(engine: Engine, work_dir: Path) -> list[Path]:
+    """Remove the work folders of attempts that do not run, such as those of a worker that was killed.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    # Listed before the database is asked: an attempt is claimed before its folder is made.
+    folders = [folder for folder in work_dir.glob("*/*") if folder.is_dir()]
+    if not folders:
+        return []
+    with transaction(engine) as session:
+        running = running_attempts(session)
+    dead = [folder for folder in folders if (folder.parent.name, folder.name) not in running]
+    for folder in dead:
+        logger.warning("removing %s, whose attempt is over", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    for job_folder in {folder.parent for folder in dead}:
+        if not any(job_folder.iterdir()):
+            job_folder.rmdir()
+    return dead
+
+
+def oldest_work(work_dir: Path) -> float | None:
+    """Time at which the oldest attempt began that has a work folder here; None when there is none."""
+    return min((folder.stat().st_mtime for folder in work_dir.glob("*/*/spec.json")), default=None)
+
+
+def trim_cache(cache_dir: Path, *, max_bytes: int, in_use_since: float | None) -> list[Path]:
+    """Remove cache entries until the rest fits, the least recently used first.
+
+    Parameters
+    ----------
+    cache_dir
+        Holds a folder for each kind of entry, and in it a folder for each entry.
+    max_bytes
+        What the entries may have together.
+    in_use_since
+        Entries used later than this may be in use and stay.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    entries = sorted(_entries(cache_dir), key=lambda entry: entry.used_at)
+    surplus = sum(entry.size for entry in entries) - max_bytes
+    removed: list[Path] = []
+    for entry in entries:
+        if surplus <= 0 or (in_use_since is not None and entry.used_at >= in_use_since):
+            break
+        logger.info("removing %s from the cache: %d bytes", entry.path, entry.size)
+        shutil.rmtree(entry.path, ignore_errors=True)
+        surplus -= entry.size
+        removed.append(entry.path)
+    return removed
+
+
+def _entries(cache_dir: Path) -> Iterator[CacheEntry]:
+    """Read the cache; whoever uses an entry writes into it, if only its description anew."""
+    for path in cache_dir.glob("*/*"):
+        if path.is_dir():
+            stats = [file.stat() for file in path.rglob("*") if file.is_file()]
+            used_at = max((stat.st_mtime for stat in stats), default=0.0)
+            yield CacheEntry(path, sum(stat.st_size for stat in stats), used_at)
