@@ -44,12 +44,15 @@ format: $(INSTALLED) ## Bring the code into our format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What few users need, and pulls in much, is not locked: the extras hub and fidelity.
+LOCKED_EXTRAS := api core dev embedded store worker benchmarks
+
 # The lock names releases only, not where they come from nor a machine's own builds (torch's CPU wheel is a local
 # version of the same release), and none of an accelerator's libraries, which not every machine wants.
 lock: ## Resolve the dependencies anew.
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip-tools>=7.5,<8'
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --all-extras --strip-extras --unsafe-package condenser \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet $(LOCKED_EXTRAS:%=--extra %) --strip-extras --unsafe-package condenser \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--upgrade-package torch==2.13.0 $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml
 	sed -i.before 's/^\([a-z0-9-]*==[^ +]*\)+[^ ]*/\1/' requirements.lock && rm requirements.lock.before

@@ -1,0 +1,80 @@
+"""Run experiments and write what they found: ``python -m benchmarks.paper EXPERIMENT... [--seeds N]``.
+
+Writes for each experiment ``docs/results/EXPERIMENT.json`` and ``.svg``, and its section of
+``docs/results.md``. Jobs that have run before are not run again; an interrupted one goes on.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.paper.experiments import Experiment, every_experiment
+from benchmarks.paper.findings import Row, budget, rows_of, table
+from benchmarks.paper.plots import plot
+from benchmarks.paper.runs import run
+from core.files import write_json
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "results.md"
+RESULTS = ROOT / "docs" / "results"
+INTRODUCTION = """# Results
+
+What each part of the method does, measured on the bundled teacher. Every section names the command that made
+it. Jobs that have run are kept below `benchmarks/paper/work`, so that a second call only writes.
+
+Distances are between pictures of the student and other pictures of the teacher, of the same captions, in the
+features of the teacher's own CLIP. The teacher's row is its distance to itself, the least there is to reach.
+In brackets: 95 % bootstrap intervals.
+"""
+
+
+def main() -> None:
+    """Run the chosen experiments, all by default."""
+    experiments = every_experiment()
+    parser = argparse.ArgumentParser(description="Run experiments on the bundled teacher.")
+    parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help=f"of {', '.join(experiments)}")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 on")
+    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work", help="where jobs work")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(experiments):
+        parser.error(f"unknown experiment {', '.join(sorted(unknown))}; choose of {', '.join(experiments)}")
+    for name in options.names or experiments:
+        conduct(experiments[name], options.seeds, options.work)
+        write_page(experiments)
+
+
+def conduct(experiment: Experiment, seeds: int, work: Path) -> None:
+    """Run an experiment's jobs and write its results file and its plot."""
+    rows: list[Row] = []
+    for label, spec in experiment.specs.items():
+        for seed in range(seeds):
+            rows += rows_of(label, seed, run(label, spec, seed, work))
+    RESULTS.mkdir(exist_ok=True)
+    plot(experiment, rows, RESULTS / f"{experiment.name}.svg")
+    write_json(
+        RESULTS / f"{experiment.name}.json",
+        {
+            "command": f"python -m benchmarks.paper {experiment.name} --seeds {seeds}",
+            "budget": budget(),
+            "rows": [row.as_json() for row in rows],
+        },
+    )
+
+
+def write_page(experiments: dict[str, Experiment]) -> None:
+    """Write the page of all results there are."""
+    sections = [INTRODUCTION]
+    for name, experiment in experiments.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            results = json.loads(path.read_text(encoding="utf-8"))
+            rows = [Row(**row) for row in results["rows"]]
+            sections.append(
+                f"## {experiment.question}\n\n`{results['command']}`: {results['budget']}.\n\n"
+                f"![{experiment.question}](results/{name}.svg)\n\n{table(experiment, rows)}\n"
+            )
+    PAGE.write_text("\n".join(sections), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What the jobs of an experiment measured, as rows: the scores of one model on one kind of captions."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from benchmarks.paper.experiments import BASE, Experiment
+
+SCORES = ("frechet_distance", "clip_score", "nearest_top5")
+SPLITS = ("drawn", "text_only", "held_out")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of one job, measured on one split at one number of sampler steps.
+
+    Attributes
+    ----------
+    label
+        Which of the experiment's jobs; ``teacher`` for the teacher beside it.
+    seed
+        The job's.
+    split
+        The captions.
+    unet_calls
+        U-Net passes that a picture takes; a guided step takes two.
+    parameters
+        Of the U-Net.
+    drawn_pictures
+        How many captions the teacher drew for the job.
+    scores
+        By name, as in a job's result.
+    intervals
+        95 % bootstrap intervals of the scores.
+    """
+
+    label: str
+    seed: int
+    split: str
+    unet_calls: int
+    parameters: int
+    drawn_pictures: int
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as the results file holds it."""
+        return asdict(self)
+
+
+def rows_of(label: str, seed: int, result: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of one job's result."""
+    rows = []
+    for split in SPLITS:
+        if split not in result:
+            continue
+        compared = [result[split], *result[split].get("by_steps", {}).values()]
+        rows += [
+            Row(
+                label=label if model == "student" else "teacher",
+                seed=seed,
+                split=split,
+                unet_calls=values["unet_calls"][model],
+                parameters=result[model]["parameters"],
+                drawn_pictures=result["captions"]["drawn"],
+                scores=values[model],
+                intervals=values["intervals"][model],
+            )
+            for values in compared
+            for model in ("teacher", "student")
+        ]
+    return rows
+
+
+def table(experiment: Experiment, rows: list[Row]) -> str:
+    """Return the rows as a Markdown table: a line a label and number of U-Net calls, means over seeds."""
+    splits = [split for split in SPLITS if any(row.split == split for row in rows)]
+    heads = [f"{score.replace('_', ' ')}, {split.replace('_', '-')}" for split in splits for score in SCORES]
+    lines = [
+        f"| | U-Net calls | {' | '.join(heads)} |",
+        f"|---|---:|{'---:|' * len(heads)}",
+    ]
+    for label in ["teacher", *experiment.specs]:
+        of_label = [row for row in rows if row.label == label]
+        for calls in sorted({row.unet_calls for row in of_label}, reverse=True):
+            same = [row for row in of_label if row.unet_calls == calls]
+            cells = [_cell(same, split, score) for split in splits for score in SCORES]
+            lines.append(f"| {label} | {calls} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(rows: list[Row], split: str, score: str) -> str:
+    """Return a score's mean over the seeds and the widest of its intervals."""
+    having = [row for row in rows if row.split == split and score in row.scores]
+    if not having:
+        return ""
+    value = fmean(row.scores[score] for row in having)
+    intervals = [row.intervals[score] for row in having if score in row.intervals]
+    if not intervals:
+        return f"{value:.3g}"
+    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+    return f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def budget() -> str:
+    """Return the training budget that all jobs share, in words."""
+    training = BASE["training"]
+    return (
+        f"{training['steps']:,} steps of {training['batch_size']} at {training['learning_rate']:g}, "
+        f"{BASE['evaluation']['samples']} pictures a split"
+    )

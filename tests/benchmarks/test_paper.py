@@ -1,0 +1,90 @@
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.paper.experiments import Experiment, changed, every_experiment
+from benchmarks.paper.findings import Row, rows_of, table
+from benchmarks.paper.plots import plot
+from core.spec import DistillationSpec
+
+EXPERIMENTS = every_experiment()
+SCORES = {"frechet_distance": 0.2, "clip_score": 0.3, "nearest_top5": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "label"),
+    [(experiment, label) for experiment in EXPERIMENTS.values() for label in experiment.specs],
+    ids=lambda value: value.name if isinstance(value, Experiment) else value,
+)
+def test_every_job_is_one_that_the_service_accepts(experiment: Experiment, label: str) -> None:
+    DistillationSpec.model_validate(experiment.specs[label])
+
+
+def test_jobs_of_an_experiment_differ_from_each_other() -> None:
+    for experiment in EXPERIMENTS.values():
+        specs = [DistillationSpec.model_validate(spec) for spec in experiment.specs.values()]
+        assert all(one != other for place, one in enumerate(specs) for other in specs[:place])
+
+
+def test_a_change_leaves_what_it_does_not_name() -> None:
+    training = changed({"training": {"steps": 7}})["training"]
+    assert training["steps"] == 7
+    assert training["batch_size"] == changed({})["training"]["batch_size"]
+
+
+def result(more_steps: dict[str, int]) -> dict:
+    def compared(calls: int) -> dict:
+        return {
+            "teacher": SCORES,
+            "student": {**SCORES, "frechet_distance": 0.4},
+            "unet_calls": {"teacher": calls, "student": calls},
+            "intervals": {
+                model: {name: (value - 0.1, value + 0.1) for name, value in SCORES.items()}
+                for model in ("teacher", "student")
+            },
+        }
+
+    by_steps = {steps: compared(calls) for steps, calls in more_steps.items()}
+    return {
+        "teacher": {"parameters": 12_000_000},
+        "student": {"parameters": 7_000_000},
+        "captions": {"drawn": 200},
+        "drawn": {**compared(40), "by_steps": by_steps},
+        "text_only": compared(40),
+    }
+
+
+def test_a_result_gives_a_row_for_each_model_split_and_number_of_steps() -> None:
+    rows = rows_of("distilled", 3, result({"5": 10}))
+    assert [(row.label, row.split, row.unet_calls) for row in rows] == [
+        ("teacher", "drawn", 40),
+        ("distilled", "drawn", 40),
+        ("teacher", "drawn", 10),
+        ("distilled", "drawn", 10),
+        ("teacher", "text_only", 40),
+        ("distilled", "text_only", 40),
+    ]
+    assert {row.parameters for row in rows if row.label == "teacher"} == {12_000_000}
+    assert {row.seed for row in rows} == {3}
+
+
+def test_the_table_shows_means_over_the_seeds_with_the_widest_interval() -> None:
+    experiment = EXPERIMENTS["whole-set"]
+
+    def row(seed: int, distance: float) -> Row:
+        interval = {"frechet_distance": (distance - 0.1, distance + 0.1)}
+        return Row("without", seed, "drawn", 40, 7, 200, {"frechet_distance": distance}, interval)
+
+    assert "| without | 40 | 0.3 (0.1 to 0.5) |" in table(experiment, [row(0, 0.2), row(1, 0.4)])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_plot(name: str, tmp_path: Path) -> None:
+    experiment = EXPERIMENTS[name]
+    rows = [row for label in experiment.specs for row in rows_of(label, 0, result({"5": 10}))]
+    if experiment.split == "held_out":
+        rows = [Row(**{**row.as_json(), "split": "held_out"}) for row in rows]
+    plot(experiment, rows, tmp_path / "plot.svg")
+    drawn = ElementTree.parse(tmp_path / "plot.svg").getroot()
+    assert experiment.question in "".join(drawn.itertext())
