@@ -99,7 +99,7 @@ def fewer_steps() -> Experiment:
         "start_steps": FULL_STEPS,
         "guidance_scale": 3.0,
         "training_steps": 600,
-        "learning_rate": 1e-4,
+        "learning_rate": 3e-5,
     }
     transferred = {
         f"transferred to {steps} steps": changed({"few_step": {**transfer, "steps": steps}})
