@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,11 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers, in the process that began the run; its workers have ended by now."""
-    if hasattr(config, "workerinput"):
-        # A worker leaves the servers that it started running, on purpose.
-        warnings.simplefilter("ignore", ResourceWarning)
-        return
-    if not _run_locks:
+    if hasattr(config, "workerinput") or not _run_locks:
         return
     _remove_run(Path(os.environ.pop(RUN_FOLDER_VARIABLE)))
     _run_locks.pop().close()
