@@ -31,8 +31,8 @@ SETTINGS = FitSettings(
 BATCH_SIZE = 96
 BLANK_PROBABILITY = 0.1
 MIN_SNR_GAMMA = 5.0
-# Added to every timestep's weight: without it what a text looks like, decided where the signal is weakest,
-# made up two hundredths of the loss and was learnt last.
+# Added to every timestep's weight: without it the timesteps with hardly any signal, where the text decides
+# what is drawn, make up a few hundredths of the loss.
 WEIGHT_FLOOR = 0.2
 NOISE_SCHEDULE = {
     "beta_start": 0.00085,
