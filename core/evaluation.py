@@ -7,22 +7,19 @@ that were text only, and those held out on purpose are measured apart.
 What the judge says of each set of pictures is kept on disk, so that an evaluation that was stopped goes on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from core.artist import Artist
 from core.captions import CaptionSet, Split
 from core.cost import count_multiply_accumulates, count_parameters, milliseconds_per_picture
 from core.evaluation_clip import FOLDER, FOLDER_VARIABLE
 from core.events import EventWriter, Progress
-from core.files import replacing
-from core.judges import Judge, Judgements, load_judge
+from core.judges import Judgements, load_judge
+from core.picture_sets import PictureSet, teacher_pictures
 from core.randomness import derived_seed
 from core.scores import score_pictures
 from core.stopping import StopRequest
@@ -36,77 +33,71 @@ class Evaluation:
     ----------
     teacher, student
         Each draws with its own sampler, steps and guidance; the teacher's say how much is measured.
-    judge
-        Judges the pictures.
     captions
         What is drawn.
     seed
         The job's.
     folder
-        Where judgements are kept; of one teacher, student, caption set and seed only.
-    progress, stop
-        Where to report, and whether to stop between two batches.
+        Where the judgements of the student's pictures are kept; of this student, caption set and seed only.
+    cache
+        Shared between jobs: the judgements of the teacher's pictures.
     """
 
     teacher: Artist
     student: Artist
-    judge: Judge
     captions: CaptionSet
     seed: int
     folder: Path
-    progress: Progress
-    stop: StopRequest
+    cache: Path
 
-    def measure(self, split: Split) -> dict[str, Any]:
-        """Return the scores of both models on one split, at their own steps and at all further ones."""
-        reference = self._judged(split, "reference", self.teacher)
-        values = {
-            "pictures": self.teacher.evaluation.samples,
-            **self._compare(split, reference, self.teacher, self.student),
+    def picture_sets(self, split: Split) -> dict[str, PictureSet]:
+        """Return the sets to be drawn of a split: the reference, and both models at all numbers of steps."""
+        evaluation = self.teacher.evaluation
+        texts = self._texts(split)
+        seeds = self._seeds(split, "evaluation")
+        sets = {
+            "reference": teacher_pictures(self.teacher, texts, self._seeds(split, "reference"), self.cache)
         }
-        if self.teacher.evaluation.more_steps:
+        for steps in (None, *evaluation.more_steps):
+            suffix = "" if steps is None else f"-{steps}"
+            teacher, student = (
+                artist if steps is None else artist.at_steps(steps) for artist in (self.teacher, self.student)
+            )
+            sets[f"teacher{suffix}"] = teacher_pictures(teacher, texts, seeds, self.cache)
+            path = self.folder / f"{split}-student{suffix}.safetensors"
+            sets[f"student{suffix}"] = PictureSet(student, texts, seeds, path)
+        return sets
+
+    def score(
+        self, split: Split, sets: Mapping[str, PictureSet], judged: Mapping[str, Judgements]
+    ) -> dict[str, Any]:
+        """Return the scores of both models on one split, at their own steps and at all further ones."""
+        evaluation = self.teacher.evaluation
+        values = {"pictures": evaluation.samples, **self._compare(split, sets, judged)}
+        if evaluation.more_steps:
             values["by_steps"] = {
-                str(steps): self._compare(
-                    split, reference, self.teacher.at_steps(steps), self.student.at_steps(steps), f"-{steps}"
-                )
-                for steps in self.teacher.evaluation.more_steps
+                str(steps): self._compare(split, sets, judged, f"-{steps}") for steps in evaluation.more_steps
             }
         return values
 
     def _compare(
-        self, split: Split, reference: Judgements, teacher: Artist, student: Artist, suffix: str = ""
+        self,
+        split: Split,
+        sets: Mapping[str, PictureSet],
+        judged: Mapping[str, Judgements],
+        suffix: str = "",
     ) -> dict[str, Any]:
-        """Return scores and intervals of both models; `suffix` tells files of several step counts apart."""
+        """Return scores and intervals of both models in the sets whose names end in `suffix`."""
         values: dict[str, Any] = {"unet_calls": {}, "intervals": {}}
-        for name, artist in (("teacher", teacher), ("student", student)):
-            judged = self._judged(split, name + suffix, artist)
+        for name in ("teacher", "student"):
             values[name], values["intervals"][name] = score_pictures(
-                judged,
-                reference,
+                judged[name + suffix],
+                judged["reference"],
                 self.teacher.evaluation.bootstrap_resamples,
                 derived_seed(self.seed, "bootstrap", split),
             )
-            values["unet_calls"][name] = artist.unet_calls
+            values["unet_calls"][name] = sets[name + suffix].artist.unet_calls
         return values
-
-    def _judged(self, split: Split, name: str, artist: Artist) -> Judgements:
-        """Draw a split's captions and judge the pictures, unless that has been done."""
-        path = self.folder / f"{split}-{name}.safetensors"
-        if not path.exists():
-            parts = list(self._judged_batches(split, name, artist))
-            with replacing(path) as temporary:
-                joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-                save_file(joined, temporary)
-        return load_file(path)
-
-    def _judged_batches(self, split: Split, name: str, artist: Artist) -> Iterator[Judgements]:
-        texts = self._texts(split)
-        seeds = self._seeds(split, "reference" if name == "reference" else "evaluation")
-        for start in range(0, len(texts), artist.evaluation.batch_size):
-            self.stop.check()
-            batch = slice(start, start + artist.evaluation.batch_size)
-            yield self.judge.look(artist.draw(texts[batch], seeds[batch]), texts[batch])
-            self.progress.advance(len(texts[batch]))
 
     def _texts(self, split: Split) -> list[str]:
         count = self.teacher.evaluation.samples
@@ -121,23 +112,15 @@ class Evaluation:
         ]
 
 
-def evaluate(
-    teacher: Artist,
-    student: Artist,
-    captions: CaptionSet,
-    seed: int,
-    folder: Path,
-    events: EventWriter,
-    stop: StopRequest,
-) -> dict[str, Any]:
+def evaluate(evaluation: Evaluation, events: EventWriter, stop: StopRequest) -> dict[str, Any]:
     """Measure a student beside its teacher.
 
     Parameters
     ----------
-    teacher, student, captions, seed, folder, stop
-        As in `Evaluation`.
-    events
-        Where to report.
+    evaluation
+        Who draws what.
+    events, stop
+        Where to report, and whether to stop between two batches.
 
     Returns
     -------
@@ -146,33 +129,30 @@ def evaluate(
         scores of both on such captions, as far as there are any, with their ``intervals``, their
         ``unet_calls`` for a picture, and the same again ``by_steps``.
     """
-    costs = measure_costs({"teacher": teacher, "student": student})
-    return costs | judge_pictures(teacher, student, captions, seed, folder, events, stop)
+    costs = measure_costs({"teacher": evaluation.teacher, "student": evaluation.student})
+    return costs | judge_pictures(evaluation, events, stop)
 
 
-def judge_pictures(
-    teacher: Artist,
-    student: Artist,
-    captions: CaptionSet,
-    seed: int,
-    folder: Path,
-    events: EventWriter,
-    stop: StopRequest,
-) -> dict[str, Any]:
+def judge_pictures(evaluation: Evaluation, events: EventWriter, stop: StopRequest) -> dict[str, Any]:
     """Return the scores of `evaluate`; none where there is nothing to judge pictures by."""
+    teacher, captions = evaluation.teacher, evaluation.captions
     judge = load_judge(teacher.teacher, teacher.evaluation)
     if judge is None:
         events.warning(
             f"the teacher comes with no {FOLDER}, and {FOLDER_VARIABLE} names none: pictures are not judged"
         )
         return {}
-    splits = [split for split, size in captions.splits.items() if size]
-    sets_of_pictures = len(splits) * (3 + 2 * len(teacher.evaluation.more_steps))
+    sets = {split: evaluation.picture_sets(split) for split, size in captions.splits.items() if size}
+    judged_before = [one.path.exists() for named in sets.values() for one in named.values()]
     samples = teacher.evaluation.samples
-    done = len(list(folder.glob("*.safetensors"))) * samples
-    progress = Progress(events, "evaluation", "pictures", sets_of_pictures * samples, done)
-    evaluation = Evaluation(teacher, student, judge, captions, seed, folder, progress, stop)
-    return {split: evaluation.measure(split) for split in splits}
+    progress = Progress(
+        events, "evaluation", "pictures", len(judged_before) * samples, sum(judged_before) * samples
+    )
+    values = {}
+    for split, named in sets.items():
+        judged = {name: one.judgements(judge, progress, stop) for name, one in named.items()}
+        values[split] = evaluation.score(split, named, judged)
+    return values
 
 
 def measure_costs(artists: dict[str, Artist]) -> dict[str, dict[str, float]]:

@@ -71,6 +71,15 @@ class EvaluationClip:
         return F.normalize(features.pooler_output, dim=-1)
 
 
+def find_evaluation_clip(teacher: Teacher, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder of the CLIP that judges a teacher's pictures; None if there is none."""
+    folder = teacher.info.path / FOLDER
+    if folder.is_dir():
+        return folder
+    named = environment.get(FOLDER_VARIABLE)
+    return Path(named) if named else None
+
+
 def load_evaluation_clip(
     teacher: Teacher, environment: Mapping[str, str] = os.environ
 ) -> EvaluationClip | None:
@@ -78,12 +87,9 @@ def load_evaluation_clip(
 
     A folder without a tokenizer of its own uses the teacher's.
     """
-    folder = teacher.info.path / FOLDER
-    if not folder.is_dir():
-        named = environment.get(FOLDER_VARIABLE)
-        if not named:
-            return None
-        folder = Path(named)
+    folder = find_evaluation_clip(teacher, environment)
+    if folder is None:
+        return None
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     model = load_frozen(CLIPModel, folder).to(teacher.device)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()

@@ -7,14 +7,15 @@ Axes: B pictures, D feature, K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from core.evaluation_clip import EvaluationClip, load_evaluation_clip
+from core.evaluation_clip import EvaluationClip, find_evaluation_clip, load_evaluation_clip
 from core.inception import Inception, find_inception, load_inception
-from core.references import References, load_references
+from core.references import REFERENCE_FILES, References, load_references
 from core.spec import EvaluationSpec
 from core.teacher import Teacher
 
@@ -85,3 +86,18 @@ def load_judge(teacher: Teacher, evaluation: EvaluationSpec) -> Judge | None:
     if evaluation.features == "inception":
         return InceptionJudge(load_inception(teacher.device), clip_judge)
     return clip_judge
+
+
+def judge_identity(teacher: Teacher, evaluation: EvaluationSpec) -> list[list[str | int]]:
+    """Return what changes, on one machine, with the files that the judge of `load_judge` is loaded from."""
+    clip = find_evaluation_clip(teacher)
+    files = sorted(clip.rglob("*")) if clip else []
+    files += [teacher.info.path / name for name in REFERENCE_FILES]
+    if evaluation.features == "inception":
+        files.append(find_inception())
+    return [_written(file) for file in files if file.is_file()]
+
+
+def _written(file: Path) -> list[str | int]:
+    stat = file.stat()
+    return [str(file), stat.st_size, stat.st_mtime_ns]

@@ -8,7 +8,6 @@ Axes: N pictures, B batch, C channels, H W height and width.
 """
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.cache import cache_entry
 from core.captions import CaptionSet
 from core.events import EventWriter, Progress
-from core.files import replacing, write_json
+from core.files import replacing
 from core.randomness import derived_seed
 from core.sampling import build_sampler, draw_latents
 from core.spec import LatentsSpec
@@ -90,9 +90,7 @@ def prepare_latents(
         "precision": str(teacher.precision),
         "seed": seed,
     }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = cache / "latents" / key
-    write_json(folder / "latents.json", {**identity, "pictures": len(drawn)})
+    folder = cache_entry(cache, "latents", identity)
 
     shard_pictures = spec.batch_size * math.ceil(SHARD_PICTURES / spec.batch_size)
     files = [

@@ -13,11 +13,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core.artist import Artist
+from core.attention import attention_kernels
 from core.batches import BatchSource
 from core.captions import CaptionSet, prepare_captions, report_captions
 from core.conditioning import replacement_probability
 from core.embeddings import CaptionEmbeddings, captions_to_keep
-from core.evaluation import evaluate
+from core.evaluation import Evaluation, evaluate
 from core.events import EventWriter
 from core.export import FOLDER, as_exported, export_student, export_warnings
 from core.few_step import transfer
@@ -52,7 +53,7 @@ class Job:
     teachers
         Folders of registered teachers.
     cache
-        Folder of latents, shared between jobs.
+        Folder of what jobs on this machine share: latents, and judgements of teachers' pictures.
     events
         Where it reports.
     stop
@@ -70,7 +71,7 @@ class Job:
 def run_job(job: Job) -> None:
     """Do the job's work, from wherever an earlier run of it stopped."""
     remove_leftovers(job.workdir)
-    spec, events, stop = job.spec, job.events, job.stop
+    spec, events = job.spec, job.events
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     events.phase("captions")
@@ -82,7 +83,14 @@ def run_job(job: Job) -> None:
 
     events.phase("latents")
     teacher = load_teacher(info, device, choose_precision(spec.training, device))
-    latents = prepare_latents(teacher, captions, spec.latents, spec.seed, job.cache, events, stop)
+    with attention_kernels(teacher):
+        _distil(job, teacher, choice, captions)
+
+
+def _distil(job: Job, teacher: Teacher, choice: StudentChoice, captions: CaptionSet) -> None:
+    """Do all that runs the teacher: the stages from the latents on."""
+    spec, events = job.spec, job.events
+    latents = prepare_latents(teacher, captions, spec.latents, spec.seed, job.cache, events, job.stop)
 
     events.phase("training")
     samples = prepare_samples(Artist(teacher, teacher.unet, spec.evaluation), captions, spec)
@@ -162,15 +170,15 @@ def _evaluate(
     result = job.workdir / RESULT_FILE
     if result.exists():
         return json.loads(result.read_text(encoding="utf-8"))
-    values = evaluate(
+    evaluation = Evaluation(
         Artist(teacher, teacher.unet, job.spec.evaluation),
         Artist(teacher, student, job.spec.student_drawing),
         captions,
         job.spec.seed,
-        job.workdir / "evaluation",
-        job.events,
-        job.stop,
+        folder=job.workdir / "evaluation",
+        cache=job.cache,
     )
+    values = evaluate(evaluation, job.events, job.stop)
     values["teacher"].update(id=teacher.info.id, revision=teacher.info.revision)
     values["student"].update(choice.describe())
     values["captions"] = {

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+REFERENCE_FILES = ("references.safetensors", "references.json")
+
 
 @dataclass(frozen=True)
 class References:
@@ -52,10 +54,10 @@ class References:
 
 def load_references(folder: Path) -> References | None:
     """Load the references of a teacher's folder, or return None if it has none."""
-    weights = folder / "references.safetensors"
+    weights = folder / REFERENCE_FILES[0]
     if not weights.is_file():
         return None
     embeddings = F.normalize(load_file(weights)["embeddings"].float(), dim=-1)
-    named = json.loads((folder / "references.json").read_text(encoding="utf-8"))
+    named = json.loads((folder / REFERENCE_FILES[1]).read_text(encoding="utf-8"))
     rows = {caption: row for row, reference in enumerate(named) for caption in reference["captions"]}
     return References(embeddings, rows)

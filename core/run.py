@@ -97,7 +97,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, required=True, help="the job's own folder")
     parser.add_argument("--teachers", type=Path, action="append", default=[], help="a folder of teachers")
     parser.add_argument(
-        "--cache", type=Path, help="folder of latents shared between jobs (default: in workdir)"
+        "--cache", type=Path, help="folder of what jobs share, such as latents (default: in workdir)"
     )
     return parser.parse_args(arguments)
 

@@ -1,17 +1,18 @@
 """Run experiments and write what they found: ``python -m benchmarks.paper EXPERIMENT... [--seeds N]``.
 
 Writes for each experiment ``docs/results/EXPERIMENT.json`` and ``.svg``, and its section of
-``docs/results.md``. Jobs that have run before are not run again; an interrupted one goes on.
+``docs/results.md``. Jobs whose results are kept are not run again; an interrupted one goes on.
 """
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from benchmarks.paper.experiments import Experiment, every_experiment
 from benchmarks.paper.findings import Row, budget, rows_of, table
 from benchmarks.paper.plots import plot
-from benchmarks.paper.runs import run
+from benchmarks.paper.runs import run_all, runs_of
 from core.files import write_json
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,8 @@ RESULTS = ROOT / "docs" / "results"
 INTRODUCTION = """# Results
 
 What each part of the method does, measured on the bundled teacher. Every section names the command that made
-it. Jobs that have run are kept below `benchmarks/paper/work`, so that a second call only writes.
+it. What each job measured is kept in `benchmarks/paper/measured`, so that a second call only writes; remove a
+file there to run its job again.
 
 Distances are between pictures of the student and other pictures of the teacher, of the same captions, in the
 features of the teacher's own CLIP. The teacher's row is its distance to itself, the least there is to reach.
@@ -35,27 +37,29 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="EXPERIMENT", help=f"of {', '.join(experiments)}")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 on")
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work", help="where jobs work")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="jobs at a time")
     options = parser.parse_args()
     if unknown := set(options.names) - set(experiments):
         parser.error(f"unknown experiment {', '.join(sorted(unknown))}; choose of {', '.join(experiments)}")
     for name in options.names or experiments:
-        conduct(experiments[name], options.seeds, options.work)
+        conduct(experiments[name], options.seeds, options.work, options.processes)
         write_page(experiments)
 
 
-def conduct(experiment: Experiment, seeds: int, work: Path) -> None:
+def conduct(experiment: Experiment, seeds: int, work: Path, processes: int) -> None:
     """Run an experiment's jobs and write its results file and its plot."""
+    runs = [run for seed in range(seeds) for run in runs_of(experiment, seed)]
+    run_all(runs, work, processes)
     rows: list[Row] = []
-    for label, spec in experiment.specs.items():
-        for seed in range(seeds):
-            rows += rows_of(label, seed, run(label, spec, seed, work))
+    for run in runs:
+        rows += rows_of(run.label, run.spec["seed"], run.result)
     RESULTS.mkdir(exist_ok=True)
     plot(experiment, rows, RESULTS / f"{experiment.name}.svg")
     write_json(
         RESULTS / f"{experiment.name}.json",
         {
             "command": f"python -m benchmarks.paper {experiment.name} --seeds {seeds}",
-            "budget": budget(),
+            "budget": budget(experiment),
             "rows": [row.as_json() for row in rows],
         },
     )

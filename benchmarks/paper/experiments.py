@@ -18,6 +18,8 @@ WEIGHTS = Path(__file__).parents[2] / "teachers" / "emoji_64" / "weights"
 HELD_OUT_CATEGORY = "Animals & Nature"
 FULL_STEPS = 20
 FEWER_STEPS = (12, 5)  # 40 % fewer, and a quarter
+# The many jobs of the experiments that compare parts with each other are a third as long.
+LONG, SHORT = {"training": {"steps": 1_200}}, {"training": {"steps": 400}}
 
 BASE: dict[str, Any] = {
     "teacher": "emoji-64",
@@ -26,14 +28,14 @@ BASE: dict[str, Any] = {
     "drawn": {"count": 200},
     "latents": {"sampler": "dpm-solver++", "steps": FULL_STEPS, "guidance_scale": 3.0, "batch_size": 32},
     "training": {
-        "steps": 1_800,
         "batch_size": 64,
-        "learning_rate": 3e-4,
+        "learning_rate": 5e-4,
         "warmup_steps": 50,
         "learning_rate_schedule": "cosine",
         "ema_decay": 0.995,
-        "checkpoint_every": 300,
-        "sample_every": 600,
+        "checkpoint_every": 100,
+        "sample_every": 400,
+        "precision": "bfloat16",
     },
     "evaluation": {"samples": 256, "steps": FULL_STEPS, "guidance_scale": 3.0, "batch_size": 32},
     "export": {"variants": [], "single_file": False},
@@ -78,7 +80,7 @@ def unseen_concepts() -> Experiment:
         "unseen-concepts",
         "Does the student learn concepts that were never drawn for it?",
         "held_out",
-        with_and_without({"drawn": drawn}),
+        with_and_without({**LONG, "drawn": drawn}),
     )
 
 
@@ -88,21 +90,21 @@ def whole_set() -> Experiment:
         "whole-set",
         "Do text-only captions help where only a few of the whole set are drawn?",
         "text_only",
-        with_and_without({}),
+        with_and_without(LONG),
     )
 
 
 def fewer_steps() -> Experiment:
     """Transfer the student to fewer sampler steps, and draw with the untransferred one in as few."""
-    more_steps = {"evaluation": {"more_steps": list(FEWER_STEPS)}}
+    more_steps = {**LONG, "evaluation": {"more_steps": list(FEWER_STEPS)}}
     transfer = {
         "start_steps": FULL_STEPS,
         "guidance_scale": 3.0,
-        "training_steps": 600,
+        "training_steps": 400,
         "learning_rate": 3e-5,
     }
     transferred = {
-        f"transferred to {steps} steps": changed({"few_step": {**transfer, "steps": steps}})
+        f"transferred to {steps} steps": changed({**LONG, "few_step": {**transfer, "steps": steps}})
         for steps in FEWER_STEPS
     }
     return Experiment(
@@ -123,7 +125,7 @@ def drawn_pictures() -> Experiment:
         {
             f"{count} drawn, {label}": spec
             for count in (50, 100, 200, 400, 800)
-            for label, spec in with_and_without({"drawn": {"count": count}}).items()
+            for label, spec in with_and_without({**SHORT, "drawn": {"count": count}}).items()
         },
         axis="drawn pictures",
     )
@@ -143,25 +145,28 @@ def ablation() -> Experiment:
         "Which part of the method does what?",
         "text_only",
         {
-            "the default": changed({}),
+            "the default": changed(SHORT),
             **{
-                f"schedule {name}": changed({"method": {"random_conditioning": {"schedule": name}}})
+                f"schedule {name}": changed({**SHORT, "method": {"random_conditioning": {"schedule": name}}})
                 for name in schedules
             },
-            **{label: changed({"method": {"features": value}}) for label, value in features.items()},
-            **{f"{k} visited states": changed({"method": {"noise_matching_steps": k}}) for k in (2, 3)},
+            **{label: changed({**SHORT, "method": {"features": value}}) for label, value in features.items()},
+            **{
+                f"{k} visited states": changed({**SHORT, "method": {"noise_matching_steps": k}})
+                for k in (2, 3)
+            },
         },
     )
 
 
 def sizes() -> Experiment:
     """Distil every student; the width students from sliced and from random weights."""
-    specs = {name: changed({"student": name}) for name in PRESETS if name.startswith("b-")}
+    specs = {name: changed({**SHORT, "student": name}) for name in PRESETS if name.startswith("b-")}
     for name, rule in PRESETS.items():
         if name.startswith("c-"):
             width = {"width": rule.width}
-            specs[f"{name}, sliced"] = changed({"student": width | {"initialisation": "sliced"}})
-            specs[f"{name}, random"] = changed({"student": width | {"initialisation": "random"}})
+            specs[f"{name}, sliced"] = changed({**SHORT, "student": width | {"initialisation": "sliced"}})
+            specs[f"{name}, random"] = changed({**SHORT, "student": width | {"initialisation": "random"}})
     return Experiment("sizes", "What does each size cost in quality?", "text_only", specs, axis="parameters")
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from benchmarks.paper.experiments import BASE, Experiment
+from benchmarks.paper.experiments import Experiment
 
 SCORES = ("frechet_distance", "clip_score", "nearest_top5")
 SPLITS = ("drawn", "text_only", "held_out")
@@ -103,10 +103,11 @@ def _cell(rows: list[Row], split: str, score: str) -> str:
     return f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
-def budget() -> str:
-    """Return the training budget that all jobs share, in words."""
-    training = BASE["training"]
+def budget(experiment: Experiment) -> str:
+    """Return the training budget that all jobs of an experiment share, in words."""
+    spec = next(iter(experiment.specs.values()))
+    training = spec["training"]
     return (
         f"{training['steps']:,} steps of {training['batch_size']} at {training['learning_rate']:g}, "
-        f"{BASE['evaluation']['samples']} pictures a split"
+        f"{spec['evaluation']['samples']} pictures a split"
     )

@@ -13,7 +13,7 @@ from transformers import CLIPModel
 from core.artist import Artist
 from core.captions import CaptionSet, prepare_captions
 from core.cost import count_multiply_accumulates
-from core.evaluation import evaluate, judge_pictures
+from core.evaluation import Evaluation, evaluate, judge_pictures
 from core.evaluation_clip import FOLDER_VARIABLE, load_evaluation_clip
 from core.events import EventWriter
 from core.grids import CELL, GAP, LABEL_WIDTH, draw_grid
@@ -63,7 +63,11 @@ def test_a_teacher_beside_itself_scores_the_same_in_all_splits(
     teacher: Teacher, captions: CaptionSet, events: EventWriter, tmp_path: Path
 ) -> None:
     artist = Artist(teacher, teacher.unet, EVALUATION)
-    values = evaluate(artist, artist, captions, 0, tmp_path / "evaluation", events, StopRequest())
+    values = evaluate(
+        Evaluation(artist, artist, captions, 0, tmp_path / "evaluation", tmp_path / "cache"),
+        events,
+        StopRequest(),
+    )
     assert values["teacher"]["parameters"] == values["student"]["parameters"] == teacher.info.parameters
     assert values["teacher"]["milliseconds_per_picture"] > 0
     for split in ("drawn", "text_only", "held_out"):
@@ -85,7 +89,11 @@ def test_each_model_is_measured_as_it_draws_and_at_further_steps(
 ) -> None:
     evaluation = EVALUATION.model_copy(update={"more_steps": [1, 3], "bootstrap_resamples": 0})
     artist = Artist(teacher, teacher.unet, evaluation)
-    values = judge_pictures(artist, student, captions, 0, tmp_path / "evaluation", events, StopRequest())
+    values = judge_pictures(
+        Evaluation(artist, student, captions, 0, tmp_path / "evaluation", tmp_path / "evaluation-cache"),
+        events,
+        StopRequest(),
+    )
     drawn = values["drawn"]
     assert drawn["unet_calls"] == {"teacher": 4, "student": 1}
     assert drawn["intervals"] == {"teacher": {}, "student": {}}
@@ -102,15 +110,40 @@ def test_an_evaluation_that_was_stopped_goes_on(
 ) -> None:
     artist = Artist(teacher, teacher.unet, EVALUATION)
     whole_run, rest = Counting(), Counting()
-    whole = judge_pictures(artist, student, captions, 0, tmp_path / "whole", events, whole_run)
+    whole = judge_pictures(
+        Evaluation(artist, student, captions, 0, tmp_path / "whole", tmp_path / "whole-cache"),
+        events,
+        whole_run,
+    )
     with pytest.raises(Stopped):
-        judge_pictures(artist, student, captions, 0, tmp_path / "stopped", events, Counting(allowed=8))
-    resumed = judge_pictures(artist, student, captions, 0, tmp_path / "stopped", events, rest)
+        judge_pictures(
+            Evaluation(artist, student, captions, 0, tmp_path / "stopped", tmp_path / "stopped-cache"),
+            events,
+            Counting(allowed=8),
+        )
+    resumed = judge_pictures(
+        Evaluation(artist, student, captions, 0, tmp_path / "stopped", tmp_path / "stopped-cache"),
+        events,
+        rest,
+    )
     assert whole_run.checked == 3 * 3 * 3  # splits, sets of pictures, batches
     assert rest.checked == whole_run.checked - 6  # two sets were complete
     assert {split: resumed[split] for split in captions.splits} == {
         split: whole[split] for split in captions.splits
     }
+
+
+def test_what_a_teacher_drew_is_judged_once_for_all_its_students(
+    teacher: Teacher, student: Artist, captions: CaptionSet, events: EventWriter, tmp_path: Path
+) -> None:
+    artist, cache = Artist(teacher, teacher.unet, EVALUATION), tmp_path / "cache"
+    first, second, other = Counting(), Counting(), Counting()
+    alone = judge_pictures(Evaluation(artist, student, captions, 0, tmp_path / "1", cache), events, first)
+    beside = judge_pictures(Evaluation(artist, student, captions, 0, tmp_path / "2", cache), events, second)
+    judge_pictures(Evaluation(artist, student, captions, 1, tmp_path / "3", cache), events, other)
+    assert beside == alone
+    assert second.checked == first.checked / 3  # the student's of three sets
+    assert other.checked == first.checked  # another seed, other pictures
 
 
 @pytest.fixture
@@ -139,7 +172,14 @@ def test_without_a_clip_no_picture_is_judged(
 ) -> None:
     teacher = teacher_without_clip
     artist = Artist(teacher, teacher.unet, EVALUATION)
-    assert judge_pictures(artist, artist, captions, 0, tmp_path / "evaluation", events, StopRequest()) == {}
+    assert (
+        judge_pictures(
+            Evaluation(artist, artist, captions, 0, tmp_path / "evaluation", tmp_path / "evaluation-cache"),
+            events,
+            StopRequest(),
+        )
+        == {}
+    )
     (warning,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     assert warning["type"] == "warning"
 

@@ -29,7 +29,7 @@ def test_only_the_folder_of_the_running_attempt_is_kept(
 def make_entry(cache: Path, name: str, *, size: int, used_at: float) -> Path:
     entry = cache / "latents" / name
     entry.mkdir(parents=True)
-    for file, age in (("shard", 1_000), ("latents.json", 0)):
+    for file, age in (("shard", 1_000), ("entry.json", 0)):
         (entry / file).write_bytes(bytes(size // 2))
         os.utime(entry / file, (used_at - age, used_at - age))
     return entry
