@@ -89,6 +89,7 @@ def main() -> None:
     sys.stdout.write("hello from the trainer\n")
     sys.stdout.flush()
     if BEHAVIOUR == "fail":
+        (WORK_DIR / "divergence.json").write_text("{}")
         tell("failed", reason="diverged", message="the loss exploded\x00", hint="lower the rate")
         sys.exit(1)
     if BEHAVIOUR == "small-memory" and SPEC["training"]["micro_batch_size"] is None:
