@@ -72,6 +72,10 @@ class OwnServers:
             processes.await_ready(record, command, partial(server.is_ready, ports), READY_SECONDS)
             self._running[name] = record
 
+    def is_running(self, name: ServerName) -> bool:
+        """Whether a server was started and not ended."""
+        return name in self._running
+
     def process(self, name: ServerName) -> psutil.Process:
         """The process of a server that runs, to be sent a signal."""
         return psutil.Process(self._running[name].pid)
