@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -42,7 +43,9 @@ def main() -> int:
     _print(report, console)
     if report.wrong:
         console.print(f"what the processes said is in {folder}")
-    return 1 if report.wrong else 0
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 def _print(report: Report, console: Console) -> None:
