@@ -12,7 +12,7 @@ from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, S3SigV4Auth
 from botocore.exceptions import ClientError
 
 SIGNATURE_VERSION = "s3v4"
-_REFUSALS = {"RequestTimeTooSkewed", "RequestExpired"}
+_FORBIDDEN = 403
 
 
 class _ServerTimeAuth(S3SigV4Auth):
@@ -31,8 +31,10 @@ def sign_by_server_time() -> None:
 
 
 def learn_server_time(error: BaseException | None) -> None:
-    """Set the clock by a refusal that speaks of the time; any other error is passed over."""
-    if isinstance(error, ClientError) and error.response["Error"]["Code"] in _REFUSALS:
-        date = error.response["ResponseMetadata"]["HTTPHeaders"].get("date")
-        if date:
-            _ServerTimeAuth.ahead = parsedate_to_datetime(date) - datetime.now(UTC)
+    """Set the clock by a refusal, which need not say its reason: that of a HEAD request has no body."""
+    if not isinstance(error, ClientError):
+        return
+    answer = error.response["ResponseMetadata"]
+    date = answer["HTTPHeaders"].get("date")
+    if answer["HTTPStatusCode"] == _FORBIDDEN and date:
+        _ServerTimeAuth.ahead = parsedate_to_datetime(date) - datetime.now(UTC)
