@@ -55,7 +55,8 @@ def _print(report: Report, console: Console) -> None:
     console.print(table)
     ended = ", ".join(f"{count} {status}" for status, count in sorted(report.statuses.items()))
     console.print(f"jobs: {ended}; {report.attempts} attempts; {report.seconds:.0f} s")
-    console.print(f"longest that a job was called running after its lease: {report.overdue_seconds:.1f} s")
+    overdue = f"{report.overdue_seconds:.2f} s, in {report.looks} looks"
+    console.print(f"longest that a job was called running after its lease: {overdue}")
     for complaint in report.wrong:
         console.print(f"[red]wrong:[/red] {complaint}")
     console.print("nothing is wrong" if not report.wrong else f"{len(report.wrong)} things are wrong")

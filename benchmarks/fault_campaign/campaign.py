@@ -41,9 +41,11 @@ class Report:
         How many jobs ended in each.
     attempts
         Of all jobs together.
+    looks
+        How often Postgres and the API were there and the statuses were looked at.
     overdue_seconds
-        How long a job was called running after its lease had ended, at most, while everything that had to
-        notice was there.
+        How long a job was called running after its lease had ended, at most, in those looks, counted from
+        when both were there again.
     seconds
         From the first fault to the last job's end.
     wrong
@@ -53,6 +55,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
+    looks: int = 0
     overdue_seconds: float = 0.0
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
@@ -81,7 +84,7 @@ class Campaign:
         self._engine = create_engine(service.settings)
         self._submitted: list[str] = []
         self._undo: list[tuple[int, Undo]] = []
-        self._whole_since = time.monotonic()
+        self._there_since: float | None = None
         self._report = Report()
 
     def run(self) -> Report:
@@ -118,7 +121,6 @@ class Campaign:
         if not fault.target:
             return 0
         self._report.faults[name] += 1
-        self._whole_since = time.monotonic()
         if fault.undo is not None:
             self._undo.append((done + later, fault.undo))
         return 1
@@ -128,7 +130,6 @@ class Campaign:
         self._undo = [(when, undo) for when, undo in self._undo if when > done]
         for undo in due:
             undo()
-            self._whole_since = time.monotonic()
 
     def _submit(self) -> None:
         """Submit a job as a careful client: with one key, again and again until it is answered."""
@@ -154,19 +155,23 @@ class Campaign:
         self._service.start_api()
 
     def _look(self) -> None:
-        """Look for jobs that are called running although their lease is over, while all is well."""
-        well_for = time.monotonic() - self._whole_since
+        """Look for jobs that are called running after their lease, with somebody there to see it."""
         try:
             with transaction(self._engine) as session:
                 now = server_now(session)
                 leases = session.scalars(select(Job.lease_expires_at).where(Job.status == "running")).all()
-        except UnavailableError:
+            self._service.http.get("/healthz").raise_for_status()
+        except (UnavailableError, httpx.HTTPError):
+            self._there_since = None
             return
+        self._there_since = self._there_since or time.monotonic()
         late = max(((now - lease).total_seconds() for lease in leases if lease is not None), default=0.0)
-        if self._service.answers():
-            self._report.overdue_seconds = max(self._report.overdue_seconds, min(late, well_for))
+        overdue = min(late, time.monotonic() - self._there_since)
+        self._report.overdue_seconds = max(self._report.overdue_seconds, overdue)
+        self._report.looks += 1
 
     def _all_ended(self) -> bool:
+        self._service.heal()  # a worker that was told to end may have done so only just now
         self._look()
         with transaction(self._engine) as session:
             rows = session.execute(select(Job.id, Job.status)).all()
