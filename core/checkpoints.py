@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.divergence import DivergenceGuard
 from core.files import describe_files, remove, replacing, sha256, write_json
 
 FORMAT = 1
@@ -27,7 +28,11 @@ def checkpoint_name(step: int) -> str:
 
 
 def save_checkpoint(
-    folder: Path, step: int, modules: Mapping[str, torch.nn.Module], optimiser: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    modules: Mapping[str, torch.nn.Module],
+    optimiser: torch.optim.Optimizer,
+    guard: DivergenceGuard,
 ) -> Path:
     """Write a checkpoint and remove all but the newest ones.
 
@@ -41,6 +46,8 @@ def save_checkpoint(
         What has weights, by the name of its file.
     optimiser
         What has moments.
+    guard
+        What the losses are judged by.
 
     Returns
     -------
@@ -53,7 +60,12 @@ def save_checkpoint(
         for name, module in modules.items():
             save_file(_contiguous(module.state_dict()), temporary / f"{name}.safetensors")
         save_file(_flatten(optimiser.state_dict()["state"]), temporary / "optimiser.safetensors")
-        manifest = {"format": FORMAT, "step": step, "files": describe_files(temporary)}
+        manifest = {
+            "format": FORMAT,
+            "step": step,
+            "guard": guard.to_json(),
+            "files": describe_files(temporary),
+        }
         write_json(temporary / MANIFEST, manifest)
     for old in complete_checkpoints(folder)[:-KEPT]:
         remove(old)
@@ -73,6 +85,12 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 def checkpoint_step(checkpoint: Path) -> int:
     """Return the steps that were finished when a checkpoint was written."""
     return int(json.loads((checkpoint / MANIFEST).read_text())["step"])
+
+
+def checkpoint_guard(checkpoint: Path) -> DivergenceGuard:
+    """Return the guard of a checkpoint; one that an earlier release wrote begins to judge anew."""
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    return DivergenceGuard.from_json(manifest["guard"]) if "guard" in manifest else DivergenceGuard()
 
 
 def load_modules(checkpoint: Path, modules: Mapping[str, torch.nn.Module]) -> None:

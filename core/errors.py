@@ -89,7 +89,7 @@ class OutOfMemoryError(CoreError):
 
 
 class DivergedError(CoreError):
-    """The loss is no longer a finite number."""
+    """The loss exploded or is no longer a finite number, also at a lower learning rate."""
 
     reason = "diverged"
 

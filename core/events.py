@@ -70,6 +70,11 @@ class Progress:
         """Report that `count` more units are done."""
         self.report(self._done + count)
 
+    def go_back(self, count: int) -> None:
+        """Count as undone what has to be done again, and measure anew how fast that goes."""
+        self._done -= count
+        self._done_before, self._started = self._done, time.monotonic()
+
     def report(self, done: int) -> None:
         """Report that `done` units are done, unless the last report is too recent."""
         self._done = done

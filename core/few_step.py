@@ -161,7 +161,7 @@ def transfer(
     Raises
     ------
     DivergedError
-        If the loss is not finite.
+        If the loss diverges, and in the same round again with a lower rate.
     """
     training = round_training(spec.training, few_step)
     process = noise_process(teacher.noise_schedule(), teacher.scheduler_config)

@@ -5,8 +5,8 @@ draws samples, writes checkpoints and stops. Steps are counted over the whole jo
 of a step follows, so a run that was killed and resumed ends with the weights of one that was not.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +15,17 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from core.batches import Batch, BatchSource
-from core.checkpoints import checkpoint_step, load_modules, load_optimiser, newest_checkpoint, save_checkpoint
+from core.checkpoints import (
+    checkpoint_guard,
+    checkpoint_step,
+    load_modules,
+    load_optimiser,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from core.divergence import DivergenceGuard
 from core.events import EventWriter, Phase, Progress
+from core.files import write_json
 from core.noise_matching import NoiseMatching
 from core.noise_process import noise_process
 from core.optimisation import build_optimiser, learning_rate, update_average
@@ -25,6 +34,8 @@ from core.spec import DistillationSpec, TrainingSpec
 from core.stopping import StopRequest
 from core.taps import TappedUNet, tap_pair
 from core.teacher import Teacher
+
+DIVERGENCE_FILE = "divergence.json"
 
 
 class Objective(Protocol):
@@ -54,6 +65,8 @@ class TrainingState:
         Steps finished, in the whole job.
     guide
         An earlier student that this one learns from, where it does not learn from its teacher.
+    guard
+        Judges the losses, and lowers the learning rate.
     """
 
     student: TappedUNet
@@ -61,6 +74,7 @@ class TrainingState:
     optimiser: torch.optim.Optimizer
     step: int = 0
     guide: UNet2DConditionModel | None = None
+    guard: DivergenceGuard = field(default_factory=DivergenceGuard)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -73,6 +87,14 @@ class TrainingState:
         load_modules(checkpoint, self.modules)
         load_optimiser(checkpoint, self.optimiser)
         self.step = checkpoint_step(checkpoint)
+        self.guard = checkpoint_guard(checkpoint)
+
+    def restart(self, weights: Mapping[str, torch.Tensor], step: int) -> None:
+        """Begin anew with a student's starting weights, after `step` steps of the job."""
+        self.student.load_state_dict(weights)
+        self.average.load_state_dict(self.student.unet.state_dict())
+        self.optimiser.state.clear()
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -140,7 +162,7 @@ def train(
     Raises
     ------
     DivergedError
-        If the loss is not finite.
+        If the loss diverges, and again with a lower rate.
     """
     average, newest = frozen_copy(student), newest_checkpoint(checkpoints)
     if newest and checkpoint_step(newest) > spec.training.steps:
@@ -176,10 +198,21 @@ def run_course(
     events: EventWriter,
     stop: StopRequest,
 ) -> None:
-    """Step a student to the end of a course, from wherever in it the student is."""
+    """Step a student to the end of a course, from wherever in it the student is.
+
+    A course whose loss diverges goes back once, to its last checkpoint or else its start, and on from there
+    with a lower learning rate, which its later checkpoints remember. A run that is killed before the first of
+    them diverges, and goes back, as it did before.
+
+    Raises
+    ------
+    DivergedError
+        If the loss diverges again.
+    """
     training, first = course.training, course.first_step
     last = first + training.steps
-    metrics = RunningMetrics(events, course.phase)
+    start = _on_host(state.student) if state.step == first else None
+    metrics = RunningMetrics(events)
     while state.step < last:
         batch = course.batches.batch(state.step * training.batch_size, training.batch_size)
         metrics.add(train_step(state, objective, batch, training, state.step - first))
@@ -188,16 +221,63 @@ def run_course(
         at_end = state.step == last
         saving = at_end or stop.requested or state.step % training.checkpoint_every == 0
         if saving or state.step % training.log_every == 0:
-            rate = learning_rate(training, state.step - first - 1)
-            metrics.report(state.step, training.batch_size, rate)
+            rate = learning_rate(training, state.step - first - 1) * state.guard.rate_factor
+            means = metrics.report(state.step, training.batch_size, rate)
+            if trouble := state.guard.judge(state.step, means):
+                _go_back(trouble, course, state, start, checkpoints, events)
+                metrics.go_on()
+                continue
         metrics.pause()
         if at_end or state.step % training.sample_every == 0:
             course.draw_samples(state.average, state.step)
         if saving:
-            path = save_checkpoint(checkpoints, state.step, state.modules, state.optimiser)
+            path = save_checkpoint(checkpoints, state.step, state.modules, state.optimiser, state.guard)
             events.write("checkpoint", step=state.step, path=f"{checkpoints.name}/{path.name}")
+            start = None
             stop.check()
         metrics.go_on()
+
+
+def _go_back(
+    trouble: str,
+    course: Course,
+    state: TrainingState,
+    start: Mapping[str, torch.Tensor] | None,
+    checkpoints: Path,
+    events: EventWriter,
+) -> None:
+    """Take a diverged student back to where it was sound, or give it up when that was done before.
+
+    Parameters
+    ----------
+    trouble
+        What is wrong.
+    course, state, checkpoints, events
+        As of `run_course`.
+    start
+        The student's weights at the start of the course, while it has no checkpoint.
+    """
+    guard, diverged_at = state.guard, state.step
+    newest = newest_checkpoint(checkpoints) if start is None else None
+    if guard.has_gone_back or (start is None and newest is None):
+        write_json(checkpoints.parent / DIVERGENCE_FILE, guard.to_json())
+        raise guard.error(trouble, course.phase)
+    if newest is not None:
+        state.load(newest)
+    elif start is not None:
+        state.restart(start, course.first_step)
+        state.guard = DivergenceGuard()
+    state.guard.go_back(abandoned=guard.reports)
+    course.progress.go_back(diverged_at - state.step)
+    events.warning(
+        f"{trouble}: going back to step {state.step}, "
+        f"with {state.guard.rate_factor:g} times the learning rate"
+    )
+
+
+def _on_host(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy a module's weights to where they take no memory from the accelerator."""
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in module.state_dict().items()}
 
 
 def train_step(
@@ -219,7 +299,7 @@ def train_step(
         Steps of the course before this one, which the learning rate and the average go by.
     """
     for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(training, course_step)
+        group["lr"] = learning_rate(training, course_step) * state.guard.rate_factor
     micro_batch_size = training.micro_batch_size or training.batch_size
     share = micro_batch_size / training.batch_size
     metrics: dict[str, torch.Tensor] = {}

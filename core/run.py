@@ -1,10 +1,12 @@
 """One job's work as a process: ``python -m core.run --spec spec.json --workdir W --teachers DIR``.
 
 Exit status: 0 finished; 75 stopped by SIGTERM, resumable by the same command; 1 failed, with a ``failed``
-event as the last line of ``events.jsonl``.
+event as the last line of ``events.jsonl``; 74 failed because the disk is so full that not even that line
+could be written.
 """
 
 import argparse
+import contextlib
 import errno
 import logging
 import os
@@ -23,7 +25,7 @@ from core.pipeline import Job, run_job
 from core.spec import DistillationSpec
 from core.stopping import Stopped, StopRequest
 
-FINISHED, FAILED, STOPPED = 0, 1, os.EX_TEMPFAIL
+FINISHED, FAILED, STOPPED, DISK_FULL = 0, 1, os.EX_TEMPFAIL, os.EX_IOERR
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 logger = logging.getLogger("core")
@@ -56,11 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         logger.exception("the job failed")
         failure = explain(error)
-        events.write("failed", reason=failure.reason, message=failure.message, hint=failure.hint)
-        return FAILED
+        return _tell(failure, events)
     finally:
-        events.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take is lost, and was told of above
+            events.close()
     return FINISHED
+
+
+def _tell(failure: CoreError, events: EventWriter) -> int:
+    try:
+        events.write("failed", reason=failure.reason, message=failure.message, hint=failure.hint)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        return DISK_FULL
+    return FAILED
 
 
 def explain(error: Exception) -> CoreError:

@@ -5,8 +5,7 @@ import time
 
 import torch
 
-from core.errors import DivergedError
-from core.events import EventWriter, Phase
+from core.events import EventWriter
 
 
 class RunningMetrics:
@@ -16,12 +15,10 @@ class RunningMetrics:
     ----------
     events
         Where to report.
-    phase
-        What trains; the specification's section of that name says how.
     """
 
-    def __init__(self, events: EventWriter, phase: Phase) -> None:
-        self._events, self._phase = events, phase
+    def __init__(self, events: EventWriter) -> None:
+        self._events = events
         self._sums: dict[str, torch.Tensor] = {}
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
 
@@ -38,25 +35,19 @@ class RunningMetrics:
         """Start the clock again."""
         self._since = time.monotonic()
 
-    def report(self, step: int, batch_size: int, learning_rate: float) -> None:
-        """Report the means, and begin anew. Here the host waits for the device.
+    def report(self, step: int, batch_size: int, learning_rate: float) -> dict[str, float]:
+        """Report the means, begin anew, and return them. Here the host waits for the device.
 
-        Raises
-        ------
-        DivergedError
-            If a mean is not finite.
+        What is not finite is reported as None.
         """
         means = (torch.stack(list(self._sums.values())) / self._steps).tolist()
         self.pause()
-        if not all(map(math.isfinite, means)):
-            raise DivergedError(
-                f"the loss is no longer a finite number at step {step}",
-                f"lower {self._phase}.learning_rate",
-            )
-        values = dict(zip(self._sums, means, strict=True))
+        named = dict(zip(self._sums, means, strict=True))
+        values = {name: mean if math.isfinite(mean) else None for name, mean in named.items()}
         values["learning_rate"] = learning_rate
         values["samples_per_second"] = self._steps * batch_size / self._seconds
         self._events.write("metrics", step=step, values=values)
         self._sums = {}
         self._steps, self._seconds = 0, 0.0
         self.go_on()
+        return named

@@ -41,7 +41,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "evaluation.batch_size.",
     ),
     "diverged": Explanation(
-        "The loss is no longer a finite number.",
+        "The loss exploded or is no longer a finite number, also at a lower learning rate.",
         "Look at the curves, then clone the job with a lower training.learning_rate or a longer warm-up.",
     ),
     "max_runtime": Explanation(

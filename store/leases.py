@@ -208,7 +208,10 @@ def _with_overall_progress(event: NewEvent, progress: float) -> NewEvent:
 
 
 def _insert_metric_points(session: Session, job_id: str, attempt: int, events: Sequence[NewEvent]) -> None:
-    """Write the finite values of the batch's metrics; a value that is no number leaves a gap in its curve."""
+    """Write the finite values of the batch's metrics; a value that is no number leaves a gap in its curve.
+
+    A training that goes back does steps again, and what they came to the last time is what counts.
+    """
     points = {
         (name, event.data["step"]): float(value)
         for event in events
@@ -217,8 +220,12 @@ def _insert_metric_points(session: Session, job_id: str, attempt: int, events: S
         if value is not None and math.isfinite(value)
     }
     if points:
+        statement = insert(MetricPoint)
         session.execute(
-            insert(MetricPoint).on_conflict_do_nothing(),
+            statement.on_conflict_do_update(
+                index_elements=[column.name for column in MetricPoint.__table__.primary_key],
+                set_={"value": statement.excluded.value},
+            ),
             [
                 {"job_id": job_id, "name": name, "step": step, "attempt": attempt, "value": value}
                 for (name, step), value in points.items()

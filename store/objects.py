@@ -20,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from store.errors import CorruptObjectError, UnavailableError
+from store.s3_clock import SIGNATURE_VERSION, learn_server_time, sign_by_server_time
 from store.settings import Settings
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class ObjectStore:
 
 
 def _make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
+    sign_by_server_time()
     secret = settings.s3_secret_access_key
     return boto3.session.Session().client(
         "s3",
@@ -185,7 +187,7 @@ def _make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
         aws_access_key_id=settings.s3_access_key_id,
         aws_secret_access_key=None if secret is None else secret.get_secret_value(),
         config=Config(
-            signature_version="s3v4",
+            signature_version=SIGNATURE_VERSION,
             s3={"addressing_style": "path"},
             # Servers other than AWS mishandle the checksums that boto3 adds by default.
             request_checksum_calculation="when_required",
@@ -202,4 +204,5 @@ def _failures_named() -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+        learn_server_time(error.__context__ if isinstance(error, S3UploadFailedError) else error)
         raise UnavailableError(f"The object store failed: {error}") from error

@@ -6,6 +6,7 @@ delays a beat. Whatever the database refuses because the lease is gone ends the 
 is killed and nothing more is written.
 """
 
+import errno
 import json
 import threading
 import time
@@ -24,7 +25,7 @@ from worker.attempt_files import AttemptFiles
 from worker.conclusion import Conclusion, Outcome
 from worker.event_recorder import EventRecorder
 from worker.job_log import JobLogger
-from worker.trainer import FAILED_EXIT_CODE, CommandBuilder, Trainer, describe_exit
+from worker.trainer import DISK_FULL_EXIT_CODE, FAILED_EXIT_CODE, CommandBuilder, Trainer, describe_exit
 from worker.trainer_events import (
     ArtifactEvent,
     CheckpointEvent,
@@ -36,6 +37,7 @@ from worker.trainer_events import (
 )
 from worker.transfers import Transfer, Transfers
 
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_MESSAGE = 4_000
 _LAST_REQUEST_SECONDS = 10.0
 
@@ -94,6 +96,7 @@ class Attempt:
         self._lease: dict[str, Any] = {"job_id": claim.job_id, "lease_token": claim.lease_token}
         self._files = files
         self._work_dir = work_dir
+        self._spec = work_dir / "spec.json"
         self._command = command
         self._stop = stop
         self._clock = clock
@@ -117,11 +120,13 @@ class Attempt:
         """Work on the job until it ends, has to be given back or is lost."""
         trainer: Trainer | None = None
         try:
-            error = self._restore()
+            error = self._prepare()
             if self._shall_stop:
                 return self._conclusion.release()
+            if _is_full_disk(error):
+                return self._conclusion.fail(ending_of("storage_full"))
             if error is not None:
-                return self._conclusion.crash(f"The last checkpoint could not be fetched: {error}")
+                return self._conclusion.crash(f"The attempt could not be prepared: {error}")
             trainer = self._start()
             exit_code = self._supervise(trainer)
             return self._conclude(exit_code)
@@ -134,14 +139,18 @@ class Attempt:
             self._transfers.abandon()
             self._transfers.join(_LAST_REQUEST_SECONDS)
 
-    def _restore(self) -> Exception | None:
-        """Fetch the last checkpoint while beating, as long as the attempt shall go on."""
-        restore = self._transfers.submit(Transfer("fetch checkpoint", self._files.restore_checkpoint))
-        while not restore.finished.wait(self._rhythm.poll):
+    def _prepare(self) -> Exception | None:
+        """Fill the work folder while beating, as long as the attempt shall go on."""
+        prepare = self._transfers.submit(Transfer("prepare the work folder", self._fill_work_folder))
+        while not prepare.finished.wait(self._rhythm.poll):
             self._tick()
             if self._shall_stop:
                 break
-        return restore.error
+        return prepare.error
+
+    def _fill_work_folder(self) -> None:
+        self._spec.write_text(json.dumps(self._claim.spec), encoding="utf-8")
+        self._files.restore_checkpoint()
 
     @property
     def _shall_stop(self) -> bool:
@@ -149,9 +158,7 @@ class Attempt:
         return self._wish is not None or self._stop.is_set()
 
     def _start(self) -> Trainer:
-        spec = self._work_dir / "spec.json"
-        spec.write_text(json.dumps(self._claim.spec), encoding="utf-8")
-        trainer = Trainer(self._command(spec, self._work_dir), self._work_dir / "trainer.log")
+        trainer = Trainer(self._command(self._spec, self._work_dir), self._work_dir / "trainer.log")
         self._logger.info("trainer started as process %d", trainer.pid)
         return trainer
 
@@ -190,6 +197,8 @@ class Attempt:
             if failure.reason == "out_of_memory":
                 return self._conclusion.out_of_memory(ending)
             return self._conclusion.fail(ending)
+        if exit_code == DISK_FULL_EXIT_CODE:
+            return self._conclusion.fail(ending_of("storage_full"))
         if self._shall_stop:
             return self._conclusion.release()
         return self._conclusion.crash(describe_exit(exit_code))
@@ -199,6 +208,8 @@ class Attempt:
             return self._conclusion.succeed(result)
         if self._stop.is_set():
             return self._conclusion.release()
+        if _is_full_disk(student.error):
+            return self._conclusion.fail(ending_of("storage_full"))
         message = f"The student could not be stored: {student.error}"
         return self._conclusion.fail(ending_of("storage_unavailable", message))
 
@@ -276,3 +287,7 @@ class Attempt:
             self._failure = event
         else:
             self._recorder.keep(event)
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in _FULL_DISK

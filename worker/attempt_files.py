@@ -108,8 +108,12 @@ class AttemptFiles:
         self._record(self._upload(files), told)
 
     def store_log(self) -> None:
-        """Send what the trainer printed."""
-        self._record(self._upload([(self._work_dir / "trainer.log", "log")]), None)
+        """Send what the trainer printed, and the losses of a training that diverged."""
+        files: list[tuple[Path, ArtifactKind]] = [(self._work_dir / "trainer.log", "log")]
+        losses = self._work_dir / "divergence.json"
+        if losses.exists():
+            files.append((losses, "log"))
+        self._record(self._upload(files), None)
 
     def _upload(
         self, files: Sequence[tuple[Path, ArtifactKind]], *, step: int | None = None

@@ -16,6 +16,7 @@ from store.settings import Settings
 
 STOPPED_EXIT_CODE = os.EX_TEMPFAIL
 FAILED_EXIT_CODE = 1
+DISK_FULL_EXIT_CODE = os.EX_IOERR
 
 CommandBuilder = Callable[[Path, Path], Sequence[str]]
 """Makes the trainer's command from the paths of the specification and the work folder."""

@@ -38,7 +38,11 @@ UNET_CONFIG = {
 @pytest.fixture(scope="session")
 def teachers_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one small teacher: real configs and a weight file of one tensor."""
-    folder = tmp_path_factory.mktemp("teachers")
+    return write_teacher(tmp_path_factory.mktemp("teachers"))
+
+
+def write_teacher(folder: Path) -> Path:
+    """Write the small teacher into a folder of teachers."""
     unet = folder / TEACHER / "unet"
     unet.mkdir(parents=True)
     (unet.parent / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))

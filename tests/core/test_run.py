@@ -336,6 +336,20 @@ def test_a_failure_names_its_reason(
     assert failure["hint"]
 
 
+def test_a_job_that_diverges_goes_back_once_and_then_leaves_the_curve(
+    make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
+) -> None:
+    training = {"steps": 50, "batch_size": 2, "learning_rate": 1, "log_every": 4}
+    assert run_here(make_spec(training=training), tmp_path, teachers_dir) == 1
+    told = [event for event in events_of(tmp_path) if event["type"] in {"warning", "failed"}]
+    assert [event["type"] for event in told] == ["warning", "failed"]
+    assert "with 0.5 times the learning rate" in told[0]["message"]
+    assert "training.learning_rate" in told[1]["hint"]
+    curve = json.loads((tmp_path / "divergence.json").read_text())
+    assert curve["abandoned"][-1]["loss"] is None
+    assert curve["reports"][-1]["loss"] is None
+
+
 def test_a_teacher_kept_in_half_precision_gets_a_student_in_half_precision(
     make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
 ) -> None:

@@ -1,18 +1,24 @@
 """Workers that are stopped in their tracks, and messages that come more often than once."""
 
+import importlib.util
 import os
+import re
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from store.queue import count_hints, send_job_hint
 from tests.faults.states import assert_one_right_result, everything_of, student_steps
 
 Eventually = Callable[..., Any]
 StartWorker = Callable[..., Any]
+PREVIOUS_RELEASE = "699f22c"
 
 
 def test_a_worker_stopped_past_its_lease_changes_nothing_when_it_wakes(
@@ -75,3 +81,88 @@ def test_the_same_message_five_times_to_four_workers_makes_one_attempt(
     eventually(lambda: count_hints(workplace.settings, "cpu") == 0)
     assert_one_right_result(workplace, job_id)
     assert workplace.job(job_id).attempt == 1
+
+
+def clock_library() -> str:
+    """The library that shifts a process's clock for it and its children."""
+    package = importlib.util.find_spec("libfaketime")
+    assert package is not None
+    assert package.origin is not None
+    return str(Path(package.origin).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1")
+
+
+@pytest.mark.parametrize("offset_hours", [-1, 1])
+def test_a_worker_whose_clock_is_an_hour_off_works_as_any_other(
+    workplace: Any,
+    start_worker: StartWorker,
+    at_step: Callable[[str, int], int],
+    send_on: Callable[[str, int], None],
+    eventually: Eventually,
+    tmp_path: Path,
+    offset_hours: int,
+) -> None:
+    began = datetime.now(UTC)
+    start_worker(
+        LD_PRELOAD=clock_library(), FAKETIME=f"{offset_hours * 3600:+d}", FAKETIME_DONT_FAKE_MONOTONIC="1"
+    )
+    job_id = workplace.submit_job()
+    send_job_hint(workplace.settings, job_id, "cpu")
+    at_step(job_id, 4)
+    lease = workplace.job(job_id).lease_expires_at
+    assert timedelta(0) < lease - datetime.now(UTC) <= timedelta(seconds=workplace.settings.lease_seconds)
+    assert workplace.reconcile(timedelta(0)).taken_back == []
+    send_on(job_id, 5)
+    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    assert_one_right_result(workplace, job_id)
+    job, events = workplace.job(job_id), workplace.events(job_id)
+    assert job.attempt == 1
+    times = [event.at for event in events]
+    assert times == sorted(times)
+    assert began < times[0] == job.created_at < job.started_at < times[-1] == job.finished_at
+    assert job.finished_at < datetime.now(UTC)
+    logged = re.findall(r"^\[(\d.{18}),", (tmp_path / "worker-0.log").read_text(), re.MULTILINE)
+    by_its_clock = datetime.fromisoformat(logged[-1]).astimezone(UTC)
+    off = (by_its_clock - times[-1]).total_seconds() / 3600
+    assert off == pytest.approx(offset_hours, abs=0.1), "the worker's clock was not off at all"
+
+
+@pytest.fixture(scope="module")
+def previous_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of the release before, as the history of the repository has it."""
+    folder = tmp_path_factory.mktemp("previous")
+    archive = subprocess.run(
+        ["git", "archive", PREVIOUS_RELEASE, "core", "store", "worker", "tests/worker"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+    )
+    if archive.returncode:
+        pytest.skip("the repository was cloned without its history")
+    subprocess.run(["tar", "--extract", "--directory", str(folder)], input=archive.stdout, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("first_is_old", [True, False], ids=["old, then new", "new, then old"])
+def test_workers_of_two_releases_take_over_from_each_other(
+    workplace: Any,
+    start_worker: StartWorker,
+    at_step: Callable[[str, int], int],
+    eventually: Eventually,
+    previous_release: Path,
+    first_is_old: bool,
+) -> None:
+    """On the newest schema, as while a new release is rolled out."""
+    old = {"PYTHONPATH": f"{previous_release / 'tests' / 'worker'}:{previous_release}"}
+    first = start_worker(**(old if first_is_old else {}))
+    job_id = workplace.submit_job()
+    send_job_hint(workplace.settings, job_id, "cpu")
+    killed = at_step(job_id, 4)
+    start_worker(**({} if first_is_old else old))
+    first.kill()
+    eventually(lambda: workplace.is_gone(killed))
+    report = workplace.reconcile(timedelta(seconds=workplace.settings.lease_seconds + 1))
+    assert report.taken_back == [job_id]
+    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    assert_one_right_result(workplace, job_id)
+    assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 4 + [False] * 2
+    job = workplace.job(job_id)
+    assert (job.attempt, job.attempts_used) == (2, 1)

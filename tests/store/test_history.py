@@ -136,6 +136,20 @@ def test_curves_show_each_step_once_from_the_latest_attempt(
         assert [(p.step, p.value) for p in only] == [(2, 0.8)]
 
 
+def test_a_step_that_is_done_again_counts_as_it_came_out_the_last_time(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    """A training whose loss diverges goes back and does steps of the same attempt again."""
+    claim = running()
+    with transaction(engine) as session:
+        diverging = [metrics(1, loss=1.0), metrics(2, loss=80.0), metrics(3, loss=None)]
+        record_events(session, **lease(claim, now), events=diverging, position=1)
+        record_events(session, **lease(claim, now), events=[metrics(2, loss=0.9)], position=2)
+    with transaction(engine) as session:
+        points = list_metric_points(session, claim.job_id)
+    assert [(p.step, p.value) for p in points] == [(1, 1.0), (2, 0.9)]
+
+
 def new_artifact(path: str, kind: ArtifactKind, step: int | None) -> NewArtifact:
     return NewArtifact(path=path, kind=kind, step=step, key=f"key/{path}", size=1, sha256="0" * 64)
 

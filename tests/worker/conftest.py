@@ -113,7 +113,8 @@ class Workplace:
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if str(SMALL_TRAINER).encode() in arguments and str(said.parent.resolve()).encode() in arguments:
+            is_trainer = any(argument.endswith(SMALL_TRAINER.name.encode()) for argument in arguments)
+            if is_trainer and str(said.parent.resolve()).encode() in arguments:
                 return int(entry.name)
         return None
 

@@ -15,6 +15,7 @@ class Door:
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._is_open = False
+        self._bytes_left: int | None = None
         self.port = 0
         self.open()
 
@@ -24,15 +25,24 @@ class Door:
         self._is_open = True
         self._begin(self._accept, self._listener)
 
-    def shut(self) -> None:
-        if not self._is_open:
-            return
+    def shut_after(self, count: int) -> None:
+        """Shut the door in the middle of things, once so many more bytes have gone to the server."""
+        self._bytes_left = count
+
+    @property
+    def is_open(self) -> bool:
+        return self._is_open
+
+    def _cut(self) -> None:
         with self._lock:
-            self._is_open = False
+            self._is_open, self._bytes_left = False, None
             # A thread that waits on a closed socket keeps it alive; shutdown wakes it.
             for used in (self._listener, *self._connections):
                 with contextlib.suppress(OSError):
                     used.shutdown(socket.SHUT_RDWR)
+
+    def shut(self) -> None:
+        self._cut()
         for thread in self._threads:
             thread.join()
         for used in (self._listener, *self._connections):
@@ -56,13 +66,27 @@ class Door:
                     return
                 server = socket.create_connection(self._target)
                 self._connections += [client, server]
-                self._begin(self._copy, client, server)
+                self._begin(self._send, client, server)
                 self._begin(self._copy, server, client)
 
+    def _send(self, client: socket.socket, server: socket.socket) -> None:
+        self._copy(client, server, self._limited)
+
+    def _limited(self, block: bytes) -> bytes:
+        if self._bytes_left is None:
+            return block
+        passed = block[: self._bytes_left]
+        self._bytes_left -= len(passed)
+        if not self._bytes_left:
+            self._cut()
+        return passed
+
     @staticmethod
-    def _copy(source: socket.socket, target: socket.socket) -> None:
+    def _copy(
+        source: socket.socket, target: socket.socket, limited: Callable[[bytes], bytes] = bytes
+    ) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(65_536):
-                target.sendall(block)
+                target.sendall(limited(block))
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)

@@ -17,6 +17,7 @@ from pathlib import Path
 BEHAVIOUR, WORK_DIR = sys.argv[1], Path(sys.argv[3])
 SPEC = json.loads(Path(sys.argv[2]).read_text())
 LAST_STEP = 6
+BALLAST_BYTES = 1 << 18  # so that a checkpoint can be torn in the middle of its upload
 asked_to_stop, go_on = threading.Event(), threading.Event()
 
 
@@ -34,6 +35,7 @@ def write_checkpoint(steps: list[list[int]]) -> None:
     partial.mkdir(parents=True)
     content = json.dumps(steps)
     (partial / "state.json").write_text(content)
+    (partial / "optimiser.bin").write_bytes(bytes(BALLAST_BYTES))
     (partial / "manifest.json").write_text(json.dumps(hashlib.sha256(content.encode()).hexdigest()))
     partial.rename(folder)
     tell("checkpoint", step=step, path=name)
@@ -49,6 +51,8 @@ def export(steps: list[list[int]]) -> None:
     student = WORK_DIR / "student"
     (student / "unet").mkdir(parents=True)
     (student / "unet" / "steps.json").write_text(json.dumps(steps))
+    if BEHAVIOUR == "big-student":
+        (student / "unet" / "weights.bin").write_bytes(bytes(3 * BALLAST_BYTES))
     (student / "manifest.json").write_text(json.dumps({"teacher": SPEC["teacher"]}))
     (WORK_DIR / "result.json").write_text(json.dumps({"steps": len(steps)}))
     tell("artifact", path="student")
@@ -61,6 +65,8 @@ def train(steps: list[list[int]]) -> None:
     while len(steps) < LAST_STEP:
         steps.append([len(steps) + 1, os.getpid()])
         step = len(steps)
+        if BEHAVIOUR == "slow":
+            asked_to_stop.wait(float(os.environ["SMALL_TRAINER_STEP_SECONDS"]))
         tell("metrics", step=step, values={"loss": 1 / step, "gradient_norm": float("nan")})
         tell("progress", phase="training", done=step, total=LAST_STEP, unit="steps", eta_seconds=1.0)
         if step % 2 == 0:
@@ -89,6 +95,7 @@ def main() -> None:
     sys.stdout.write("hello from the trainer\n")
     sys.stdout.flush()
     if BEHAVIOUR == "fail":
+        (WORK_DIR / "divergence.json").write_text("{}")
         tell("failed", reason="diverged", message="the loss exploded\x00", hint="lower the rate")
         sys.exit(1)
     if BEHAVIOUR == "small-memory" and SPEC["training"]["micro_batch_size"] is None:

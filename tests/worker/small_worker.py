@@ -21,7 +21,7 @@ _supervisor = Supervisor(
         sys.executable,
         "-I",
         str(Path(__file__).with_name("small_trainer.py")),
-        "pauses",
+        os.environ.get("SMALL_TRAINER_BEHAVIOUR", "pauses"),
         str(spec),
         str(work_dir),
     ],

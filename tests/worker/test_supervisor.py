@@ -90,7 +90,8 @@ def test_a_failure_of_the_trainer_is_told_to_the_user(workplace: Any) -> None:
     assert (job.status, job.reason, job.hint) == ("failed", "diverged", "lower the rate")
     assert job.message == "the loss exploded\ufffd"
     with transaction(workplace.engine) as session:
-        (log,) = list_artifacts(session, job_id, kinds=["log"])
+        losses, log = list_artifacts(session, job_id, kinds=["log"])
+    assert (losses.path, log.path) == ("divergence.json", "trainer.log")
     with urlopen(workplace.objects.presigned_get(log.key)) as answer:
         assert answer.read() == b"hello from the trainer\n"
 

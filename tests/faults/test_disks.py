@@ -1,0 +1,128 @@
+"""A work folder on a disk that is full: the real errno, on a file system of two megabytes."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.run import DISK_FULL
+from store.database import server_now, transaction
+from store.jobs import create_job
+from store.queue import send_job_hint
+from tests.core.conftest import small_spec, write_tiny_teacher
+from tests.faults.servers import REPOSITORY
+from worker.trainer import DISK_FULL_EXIT_CODE
+
+Eventually = Callable[..., Any]
+PAGE_BYTES = resource.getpagesize()
+
+
+@pytest.fixture(scope="module")
+def core_teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher small enough to be distilled in a test."""
+    folder = tmp_path_factory.mktemp("teachers")
+    write_tiny_teacher(folder / "emoji-64" / "weights")
+    return folder / "emoji-64"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes; who may not mount one cannot run these tests."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system takes root's rights")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Leave not a page free."""
+    with (folder / "filler").open("wb", buffering=0) as filler:
+        block = bytes(1 << 16)
+        while len(block):
+            try:
+                filler.write(block)
+            except OSError:
+                block = block[: len(block) // 2]
+
+
+def test_a_job_whose_checkpoint_does_not_fit_says_so(
+    workplace: Any,
+    service_environment: dict[str, str],
+    core_teachers: Path,
+    small_disk: Path,
+    tmp_path: Path,
+    eventually: Eventually,
+) -> None:
+    """The real worker and the real trainer, whose checkpoint of some megabytes meets the end of the disk."""
+    with transaction(workplace.engine) as session:
+        job_id = create_job(session, spec=small_spec(), queue="cpu", now=server_now(session)).id
+    send_job_hint(workplace.settings, job_id, "cpu")
+    environment = {
+        **{"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        **service_environment,
+        **{"DATA_DIR": str(small_disk), "TEACHERS_DIRS": str(core_teachers)},
+    }
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--loglevel=INFO"]
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        eventually(lambda: workplace.job(job_id).status == "failed", timeout_seconds=120)
+    finally:
+        worker.kill()
+        worker.wait()
+    job = workplace.job(job_id)
+    assert (job.reason, job.attempt) == ("storage_full", 1)
+    assert "disk is full" in job.message
+    assert job.hint
+    events = workplace.events(job_id)
+    assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
+
+
+def test_a_trainer_that_cannot_even_say_so_says_it_by_its_exit_code(
+    core_teachers: Path, small_disk: Path, tmp_path: Path, eventually: Eventually
+) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(small_spec().model_dump_json())
+    command = [sys.executable, "-m", "core.run", "--spec", str(spec), "--workdir", str(small_disk)]
+    command += ["--teachers", str(core_teachers), "--cache", str(tmp_path / "cache")]
+    with (tmp_path / "log").open("wb") as log:
+        trainer = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+    said = small_disk / "events.jsonl"
+    eventually(lambda: said.exists() and said.read_text(), timeout_seconds=60)
+    trainer.send_signal(signal.SIGSTOP)
+    # The rest of the page that the events lie in is taken as well.
+    with said.open("a") as file:
+        file.write(" " * (PAGE_BYTES - said.stat().st_size % PAGE_BYTES - 1) + "\n")
+    fill(small_disk)
+    trainer.send_signal(signal.SIGCONT)
+    assert trainer.wait(60) == DISK_FULL == DISK_FULL_EXIT_CODE
+    assert '"failed"' not in said.read_text()
+
+
+def test_a_worker_without_room_for_an_attempt_ends_the_job_for_that_reason(
+    workplace: Any, small_disk: Path
+) -> None:
+    job_id = workplace.submit_job()
+    workplace.settings = workplace.settings.model_copy(update={"data_dir": small_disk})
+    fill(small_disk)
+    assert workplace.run("finish") == "failed"
+    assert workplace.job(job_id).reason == "storage_full"
+
+
+def test_a_worker_without_room_for_the_archive_ends_the_job_for_that_reason(
+    workplace: Any, small_disk: Path
+) -> None:
+    """The student fits; a second copy of it does not."""
+    job_id = workplace.submit_job()
+    workplace.settings = workplace.settings.model_copy(update={"data_dir": small_disk})
+    assert workplace.run("big-student") == "failed"
+    assert workplace.job(job_id).reason == "storage_full"
