@@ -20,6 +20,7 @@ from starlette.responses import Response
 from api.errors import MalformedIdempotencyKeyError, UnsupportedMediaTypeError
 from api.field_errors import FieldError, explain_validation_error
 from store import errors
+from store.key_format import masked
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:condenser:problem:"
@@ -30,6 +31,8 @@ LOGGER = logging.getLogger(__name__)
 
 STATUS_OF_ERROR: tuple[tuple[type[errors.CondenserError], int], ...] = (
     (MalformedIdempotencyKeyError, 400),
+    (errors.UnauthenticatedError, 401),
+    (errors.MissingScopeError, 403),
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (UnsupportedMediaTypeError, 415),
@@ -103,8 +106,11 @@ class ProblemResponse(Response):
         super().__init__(content=problem, status_code=status, headers=headers)
 
     def render(self, content: Any) -> bytes:
-        """Encode the document; a lone surrogate that a client sent comes back as a question mark."""
-        text = json.dumps(content.model_dump(exclude_none=True), ensure_ascii=False)
+        """Encode the document; a lone surrogate that a client sent comes back as a question mark.
+
+        An API key that a client put into a path or a field's name does not come back.
+        """
+        text = masked(json.dumps(content.model_dump(exclude_none=True), ensure_ascii=False))
         return text.encode("utf-8", errors="replace")
 
 
@@ -151,7 +157,19 @@ async def handle_condenser_error(request: Request, error: Exception) -> Response
         title=error.title,
         detail=error.detail,
         field_errors=field_errors,
+        headers=_challenge(error),
     )
+
+
+def _challenge(error: errors.CondenserError) -> dict[str, str] | None:
+    """Say in the terms of RFC 6750 what a request without a good key lacks."""
+    challenge = 'Bearer realm="condenser"'
+    if isinstance(error, errors.MissingScopeError):
+        return {"WWW-Authenticate": f'{challenge}, error="insufficient_scope", scope="{error.scope}"'}
+    if not isinstance(error, errors.UnauthenticatedError):
+        return None
+    is_wrong = type(error) is not errors.UnauthenticatedError
+    return {"WWW-Authenticate": f'{challenge}, error="invalid_token"' if is_wrong else challenge}
 
 
 async def handle_validation_error(request: Request, error: Exception) -> Response:

@@ -43,6 +43,14 @@ class InvalidRequestError(ApiError):
     """The request itself is wrong; `ApiError.problem` names the fields at fault and their allowed values."""
 
 
+class UnauthenticatedError(ApiError):
+    """The service wants an API key, or a better one than it got."""
+
+
+class ForbiddenError(ApiError):
+    """The API key does not allow this."""
+
+
 class NotFoundError(ApiError):
     """The thing asked for does not exist."""
 
@@ -87,6 +95,8 @@ class DirectoryTakenError(DownloadError):
 
 _CLASSES: dict[int, type[ApiError]] = {
     http.HTTPStatus.BAD_REQUEST: InvalidRequestError,
+    http.HTTPStatus.UNAUTHORIZED: UnauthenticatedError,
+    http.HTTPStatus.FORBIDDEN: ForbiddenError,
     http.HTTPStatus.NOT_FOUND: NotFoundError,
     http.HTTPStatus.CONFLICT: ConflictError,
     http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE: InvalidRequestError,

@@ -1,7 +1,7 @@
 """Requests to the service: repeated while it is away, refused with typed errors.
 
-Only requests that may safely be sent twice go through here: reads, creations that carry an idempotency key,
-and moves of a job, which do nothing or are refused the second time.
+Only requests that may safely be sent twice are repeated: reads, creations that carry an idempotency key, and
+moves of a job, which do nothing or are refused the second time.
 """
 
 import time
@@ -39,18 +39,23 @@ class Transport:
     ----------
     base_url
         Where the service is.
+    api_key
+        Sent with every request to the service, and to nobody else.
     pause
         Waits for a number of seconds between two tries.
     """
 
-    def __init__(self, base_url: str, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None = None, pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self.pause = pause
         self._http = httpx.Client(
             base_url=self.base_url,
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=not goes_direct(base_url),
-            headers={"User-Agent": "condenser-client"},
+            headers={"User-Agent": "condenser-client"}
+            | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         )
 
     def close(self) -> None:
@@ -70,6 +75,7 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        once: bool = False,
     ) -> httpx.Response:
         """Send a request until it is answered.
 
@@ -85,6 +91,8 @@ class Transport:
             Beside the usual ones.
         answer_seconds
             Longest time until an answer.
+        once
+            Never send it a second time.
 
         Raises
         ------
@@ -101,7 +109,7 @@ class Transport:
             headers=dict(headers or {}),
             timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
         )
-        for pause in (*PAUSES_SECONDS, None):
+        for pause in (None,) if once else (*PAUSES_SECONDS, None):
             try:
                 response = self._http.send(request)
             except httpx.TransportError as error:

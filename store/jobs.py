@@ -56,6 +56,7 @@ from store.job_options import JobOptions
 from store.leases import lock_under_lease, run_seconds, stop_wish
 from store.micro_batch import micro_batch_of, smaller_micro_batch, with_micro_batch
 from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status
+from store.tenancy import tenant_of
 
 ALLOWED_MOVES: Mapping[Status, frozenset[Status]] = {
     "queued": frozenset({"running", "paused", "cancelled"}),
@@ -103,6 +104,7 @@ def create_job(
     ----------
     session
         An open transaction; the job exists once it commits, and the caller may then ring the queue's bell.
+        The job belongs to the session's tenant.
     spec
         The validated specification.
     queue
@@ -128,6 +130,7 @@ def create_job(
             return get_job(session, bound)
     job = Job(
         id=job_id,
+        tenant_id=tenant_of(session),
         status="queued",
         queue=queue,
         teacher=spec.teacher,
@@ -481,12 +484,12 @@ def delete_job(session: Session, *, job_id: str, now: datetime) -> None:
     deleted = session.scalar(
         delete(Job)
         .where(Job.id == job_id, Job.status != "running")
-        .returning(Job.id)
+        .returning(Job.tenant_id)
         .execution_options(synchronize_session=False)
     )
     if deleted is not None:
-        session.execute(insert(DeletedJob).values(job_id=job_id, deleted_at=now))
-    elif session.get(DeletedJob, job_id) is None:
+        session.execute(insert(DeletedJob).values(job_id=job_id, tenant_id=deleted, deleted_at=now))
+    elif session.scalar(select(DeletedJob.job_id).where(DeletedJob.job_id == job_id)) is None:
         get_job(session, job_id)
         raise JobRunningError("The job is running. Cancel or pause it first.")
 

@@ -35,6 +35,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RUN_FOLDER_VARIABLE = "CONDENSER_TEST_RUN"
 RUN_FOLDERS = Path(tempfile.gettempdir()) / f"condenser-tests-{os.getuid()}"
 TEMPLATE = "migrated"
+TEST_PEPPER = "a pepper that only tests are made with"
 
 _run_locks: list[Any] = []
 
@@ -186,6 +187,7 @@ def _empty(database_url: str) -> None:
         ).fetchone()
         assert tables is not None
         connection.execute(f"TRUNCATE {tables[0]} RESTART IDENTITY".encode())
+        connection.execute("INSERT INTO tenants (id) VALUES ('default')")  # as the migrations leave it
 
 
 @pytest.fixture
@@ -242,6 +244,7 @@ def service_environment(
         "REDIS_URL": redis_url,
         "S3_BUCKET": bucket,
         "DATA_DIR": str(tmp_path / "data"),
+        "API_KEY_PEPPER": TEST_PEPPER,
     }
     return stack.environment() | own
 
@@ -262,6 +265,17 @@ def engine(settings: "Settings") -> Iterator["Engine"]:
     engine = create_engine(settings)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def api_key(engine: "Engine", settings: "Settings") -> str:
+    """A key of the tenant ``default`` that may do everything."""
+    from store.api_keys import create_key
+    from store.database import server_now, transaction
+
+    with transaction(engine) as session:
+        now, pepper = server_now(session), settings.required_pepper()
+        return create_key(session, name="test", scopes=["write", "admin"], pepper=pepper, now=now).key
 
 
 @pytest.fixture

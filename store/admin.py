@@ -1,0 +1,89 @@
+"""The operator's own command, ``python -m store.admin``: makes tenants and the first key of each.
+
+It speaks to the database directly and therefore needs no key: whoever may read the database's password and
+the pepper is trusted with all. Everything else about keys goes over HTTP (``condenser keys``).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+
+from pydantic import ValidationError
+
+from store.api_keys import create_key
+from store.database import Engine, create_engine, server_now, transaction
+from store.errors import CondenserError
+from store.models import DEFAULT_TENANT, SCOPES, Scope
+from store.settings import Settings
+from store.tenants import ensure_tenant
+
+EVERYTHING: tuple[Scope, ...] = ("write", "admin")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = Settings()
+        engine = create_engine(settings)
+        try:
+            options.run(options, engine, settings)
+        finally:
+            engine.dispose()
+    except ValidationError as error:
+        # Its text would repeat the values of the environment.
+        fields = ", ".join(str(entry["loc"][0]).upper() for entry in error.errors())
+        return _refuse(f"these settings are missing or cannot be used: {fields}")
+    except CondenserError as error:
+        return _refuse(error.detail)
+    return 0
+
+
+def _refuse(words: str) -> int:
+    sys.stderr.write(f"store.admin: {words}\n")
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m store.admin", description="Tenants and their first keys."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    create = commands.add_parser(
+        "create-key", help="make a key, and its tenant if there is none; the key is shown once"
+    )
+    create.add_argument("--tenant", default=DEFAULT_TENANT, help="whose key it is (%(default)s)")
+    create.add_argument("--name", default="made by the operator", help="what it is for (%(default)s)")
+    create.add_argument(
+        "--scope",
+        action="append",
+        choices=SCOPES,
+        dest="scopes",
+        help="what it allows; may be given several times (write and admin, which is everything)",
+    )
+    create.add_argument("--expires-in-days", type=float, metavar="DAYS", help="(never)")
+    create.set_defaults(run=_create_key)
+    return parser
+
+
+def _create_key(options: argparse.Namespace, engine: Engine, settings: Settings) -> None:
+    days = options.expires_in_days
+    with transaction(engine) as session:
+        if ensure_tenant(session, options.tenant):
+            sys.stderr.write(f"tenant {options.tenant} was made\n")
+    with transaction(engine, tenant_id=options.tenant) as session:
+        now = server_now(session)
+        created = create_key(
+            session,
+            name=options.name,
+            scopes=options.scopes or EVERYTHING,
+            pepper=settings.required_pepper(),
+            now=now,
+            expires_at=None if days is None else now + timedelta(days=days),
+        )
+    sys.stdout.write(f"{created.key}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
