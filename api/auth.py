@@ -16,14 +16,15 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from api.openapi import problems
-from api.services import ServicesDependency
+from api.rate_limits import Standing
+from api.services import Services, ServicesDependency
 from store.api_keys import Caller
 from store.errors import MissingScopeError, UnauthenticatedError
 from store.key_format import PREFIX
 from store.models import Scope
 from store.scopes import allowed_by
 
-OF_CALLERS = problems(401, 503)
+OF_CALLERS = problems(401, 429, 503)
 """What every route that needs a key may answer because of it."""
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -46,12 +47,16 @@ async def _caller(
             "Send an API key: Authorization: Bearer condenser_… An operator makes the first one with "
             "`python -m store.admin create-key`."
         )
-    key = credentials.credentials
-    caller = services.keys.remembered(key)
-    if caller is None:
-        caller = await run_in_threadpool(services.keys.find, key)
+    caller, standing = await run_in_threadpool(_admit, services, credentials.credentials)
     request.scope["caller"] = caller  # for the log
+    if standing is not None:
+        request.scope["answer_headers"] = standing.headers()
     return caller
+
+
+def _admit(services: Services, key: str) -> tuple[Caller, Standing | None]:
+    caller = services.keys.remembered(key) or services.keys.find(key)
+    return caller, services.rate_limits.count(caller.key_id)
 
 
 CallerDependency = Annotated[Caller, Depends(_caller)]

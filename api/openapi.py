@@ -23,6 +23,7 @@ _REASONS = {
     415: "The body is not announced as JSON.",
     421: "The service does not go by the name in the Host header.",
     422: "A field, parameter or header cannot be used; the problem says which, and what is allowed.",
+    429: "Too many requests came with this key.",
     500: "The service failed.",
     503: "A server that the service depends on does not answer; try again.",
 }
@@ -31,6 +32,9 @@ _TEXT = {"type": "string"}
 _HEADERS = {
     401: {"WWW-Authenticate": {"description": "What the key has to be sent as.", "schema": _TEXT}},
     403: {"WWW-Authenticate": {"description": "The scope that is missing, if one is.", "schema": _TEXT}},
+    429: {
+        "Retry-After": {"description": "Seconds until one is answered again.", "schema": {"type": "integer"}}
+    },
 }
 
 

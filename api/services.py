@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
 from api.key_checks import KeyChecks
+from api.rate_limits import RateLimits
 from store.database import create_engine, transaction
 from store.objects import ObjectStore
 from store.settings import Settings
@@ -33,6 +34,7 @@ class Services:
         self.objects = ObjectStore(settings)
         self.in_flight = InFlightKeys()
         self.keys = KeyChecks(self.engine, settings)
+        self.rate_limits = RateLimits(settings)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
     def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:
@@ -40,8 +42,9 @@ class Services:
             return latest_sequences(session, job_ids)
 
     def close(self) -> None:
-        """Close the pool of connections."""
+        """Close the pools of connections."""
         self.engine.dispose()
+        self.rate_limits.close()
 
 
 async def _services(request: Request) -> Services:

@@ -59,6 +59,10 @@ class ConflictError(ApiError):
     """The request is sound but does not fit the present state, as cancelling a job that has ended."""
 
 
+class RateLimitedError(ApiError):
+    """More requests were sent with the key than may be, and patience did not help."""
+
+
 class UnavailableError(ApiError):
     """The service is up, but a server that it depends on is not."""
 
@@ -101,6 +105,7 @@ _CLASSES: dict[int, type[ApiError]] = {
     http.HTTPStatus.CONFLICT: ConflictError,
     http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE: InvalidRequestError,
     http.HTTPStatus.UNPROCESSABLE_ENTITY: InvalidRequestError,
+    http.HTTPStatus.TOO_MANY_REQUESTS: RateLimitedError,
     http.HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
 }
 

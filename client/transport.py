@@ -154,7 +154,7 @@ def _may_change(response: httpx.Response) -> bool:
     """Tell whether the same request may be answered otherwise a little later."""
     if response.status_code == httpx.codes.CONFLICT:
         return _problem_of(response).type == FIRST_REQUEST_IN_PROGRESS
-    return response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    return response.status_code in {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}
 
 
 def _retry_after(response: httpx.Response) -> float:

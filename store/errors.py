@@ -124,6 +124,29 @@ class CancelRequestedError(ConflictError):
     title = "The job is being cancelled"
 
 
+class QuotaExceededError(ConflictError):
+    """The tenant has as much of something as it may have.
+
+    Attributes
+    ----------
+    quota
+        Name of the limit.
+    limit, present
+        What it may have, and what it has or asks for; None when that is not known.
+    """
+
+    code = "quota_exceeded"
+    title = "The quota is used up"
+
+    def __init__(
+        self, detail: str, *, quota: str, limit: int, present: int | None, field: str | None = None
+    ) -> None:
+        super().__init__(detail, field=field)
+        self.quota = quota
+        self.limit = limit
+        self.present = present
+
+
 class InvalidInputError(CondenserError):
     """A field of the request has a value that cannot be used."""
 

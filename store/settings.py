@@ -66,6 +66,17 @@ class Settings(BaseSettings):
         "it, and another one makes all keys invalid.",
     )
     api_key_pepper_file: Path | None = Field(default=None, description="File that holds API_KEY_PEPPER.")
+    quota_queued_jobs: int | None = Field(
+        default=10_000,
+        ge=0,
+        description="Jobs of a tenant that may wait; a tenant's own row goes before this.",
+    )
+    quota_running_jobs: int | None = Field(default=None, ge=0, description="Jobs of a tenant at a time.")
+    quota_bytes_stored: int | None = Field(default=None, ge=0, description="Files of a tenant's jobs.")
+    quota_captions_per_job: int | None = Field(default=None, ge=1)
+    rate_limit_per_minute: int | None = Field(
+        default=6_000, ge=1, description="Requests with one key; no limit when empty."
+    )
     key_cache_seconds: float = Field(
         default=5, ge=0, description="A checked key is good for so long, also when it was revoked elsewhere."
     )

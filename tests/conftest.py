@@ -245,6 +245,7 @@ def service_environment(
         "S3_BUCKET": bucket,
         "DATA_DIR": str(tmp_path / "data"),
         "API_KEY_PEPPER": TEST_PEPPER,
+        "RATE_LIMIT_PER_MINUTE": "1000000",
     }
     return stack.environment() | own
 

@@ -23,6 +23,7 @@ from store.idempotency import IdempotencyKey
 from store.ids import new_job_id
 from store.job_options import JobOptions
 from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
+from store.quotas import Quotas
 
 LINK_SECONDS = 3_600
 FARTHEST_START = timedelta(days=366)
@@ -62,6 +63,7 @@ def submit_job(services: TenantServices, submission: Submission, idempotency_key
             now=now,
             idempotency=idempotency,
             job_id=job_id,
+            quotas=Quotas.by_default(services.settings),
         )
     return Accepted(job=schemas.Job.as_accepted(job), is_replay=job.id != job_id)
 

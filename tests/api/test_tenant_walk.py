@@ -1,7 +1,7 @@
 """Another tenant's ids, tried on every route there is: none of them exists.
 
-The routes come from the OpenAPI document. A path parameter that no maker below can give a real value for fails
-the test, and so does a route that needs a body it does not get: whoever adds a route adds its case here.
+The routes come from the OpenAPI document. A path parameter that no maker below can give a real value for
+fails the test, and so does a route that needs a body it does not get: whoever adds a route adds its case.
 """
 
 import re
