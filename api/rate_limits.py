@@ -92,7 +92,7 @@ class RateLimits:
         reset_seconds = max(math.ceil(reset_at - time.time()), 1)
         if not may_pass:
             raise RateLimitedError(
-                f"{self._limit} requests in a minute may be sent with one key. Try again in {reset_seconds} s.",
+                f"{self._limit} requests a minute may be sent with one key. Try again in {reset_seconds} s.",
                 retry_after_seconds=reset_seconds,
             )
         return Standing(self._limit, remaining, reset_seconds)

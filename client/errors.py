@@ -13,6 +13,10 @@ class ClientError(Exception):
     """Base of every error of the client."""
 
 
+class MalformedKeyError(ClientError):
+    """What was given as an API key cannot be sent as one."""
+
+
 class ApiUnreachableError(ClientError):
     """The service did not answer, however often it was asked."""
 

@@ -4,6 +4,7 @@ Only requests that may safely be sent twice are repeated: reads, creations that 
 moves of a job, which do nothing or are refused the second time.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.errors import ApiUnreachableError, error_of
+from client.errors import ApiUnreachableError, MalformedKeyError, error_of
 from client.models import Problem
 
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
@@ -23,6 +24,8 @@ PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 30.0
 # Our own first try, given up as lost, may still be at work on the other side.
 FIRST_REQUEST_IN_PROGRESS = "urn:condenser:problem:request_in_progress"
+
+_VISIBLE = re.compile(r"[\x21-\x7e]*")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -48,6 +51,10 @@ class Transport:
     def __init__(
         self, base_url: str, api_key: str | None = None, pause: Callable[[float], None] = time.sleep
     ) -> None:
+        api_key = (api_key or "").strip()
+        if not _VISIBLE.fullmatch(api_key):
+            # Sent all the same it would be refused in words that repeat it.
+            raise MalformedKeyError("the API key has characters that no API key has: copy it once more")
         self.base_url = base_url.rstrip("/")
         self.pause = pause
         self._http = httpx.Client(

@@ -1,4 +1,4 @@
-"""The operator's own command, ``python -m store.admin``: makes tenants and the first key of each.
+"""The operator's own command, ``python -m store.admin``: tenants, their quotas, and the first key of each.
 
 It speaks to the database directly and therefore needs no key: whoever may read the database's password and
 the pepper is trusted with all. Everything else about keys goes over HTTP (``condenser keys``).
@@ -7,6 +7,7 @@ the pepper is trusted with all. Everything else about keys goes over HTTP (``con
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -15,9 +16,11 @@ from store.api_keys import create_key
 from store.database import Engine, create_engine, server_now, transaction
 from store.errors import CondenserError
 from store.models import DEFAULT_TENANT, SCOPES, Scope
+from store.quotas import Quotas
 from store.settings import Settings
-from store.tenants import ensure_tenant
+from store.tenants import ensure_tenant, list_tenants, set_quotas
 
+UNCHANGED = object()
 EVERYTHING: tuple[Scope, ...] = ("write", "admin")
 
 
@@ -64,7 +67,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     create.add_argument("--expires-in-days", type=float, metavar="DAYS", help="(never)")
     create.set_defaults(run=_create_key)
+    shown = commands.add_parser("list-tenants", help="show every tenant with its quotas and what it stores")
+    shown.set_defaults(run=_list_tenants)
+    change = commands.add_parser("set-quotas", help="give a tenant limits of its own")
+    change.add_argument("tenant", help="which")
+    for quota in fields(Quotas):
+        option = f"--{quota.name.replace('_', '-')}"
+        change.add_argument(
+            option, type=_limit, default=UNCHANGED, metavar="N", help="a number, or default for the settings'"
+        )
+    change.set_defaults(run=_set_quotas)
     return parser
+
+
+def _limit(text: str) -> int | None:
+    if text == "default":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor default")
+    return int(text)
+
+
+def _list_tenants(options: argparse.Namespace, engine: Engine, settings: Settings) -> None:
+    defaults = Quotas.by_default(settings)
+    with transaction(engine) as session:
+        for tenant in list_tenants(session):
+            limits = [
+                f"{name}={'unlimited' if limit is None else limit}"
+                for name, limit in asdict(defaults.of(tenant)).items()
+            ]
+            sys.stdout.write(f"{tenant.id}\tstores {tenant.bytes_stored} bytes\t{' '.join(limits)}\n")
+
+
+def _set_quotas(options: argparse.Namespace, engine: Engine, settings: Settings) -> None:
+    given = {quota.name: getattr(options, quota.name) for quota in fields(Quotas)}
+    changes = {name: limit for name, limit in given.items() if limit is not UNCHANGED}
+    with transaction(engine) as session:
+        set_quotas(session, options.tenant, changes)
 
 
 def _create_key(options: argparse.Namespace, engine: Engine, settings: Settings) -> None:

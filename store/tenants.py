@@ -1,7 +1,7 @@
-"""Tenants: made and listed by operators."""
+"""Tenants: made, listed and given quotas by operators."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -11,6 +11,12 @@ from store.errors import InvalidInputError, NotFoundError
 from store.models import Tenant
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_COLUMN_OF_QUOTA = {
+    "queued_jobs": "queued_jobs",
+    "running_jobs": "running_jobs",
+    "bytes_stored": "max_bytes_stored",
+    "captions_per_job": "captions_per_job",
+}
 
 
 def ensure_tenant(session: Session, tenant_id: str) -> bool:
@@ -35,3 +41,20 @@ def get_tenant(session: Session, tenant_id: str) -> Tenant:
 def list_tenants(session: Session) -> Sequence[Tenant]:
     """List all tenants by name."""
     return session.scalars(select(Tenant).order_by(Tenant.id)).all()
+
+
+def set_quotas(session: Session, tenant_id: str, limits: Mapping[str, int | None]) -> None:
+    """Give a tenant limits of its own.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    tenant_id
+        The tenant.
+    limits
+        By the names of `store.quotas.Quotas`; None for the installation's default. Others stay as they are.
+    """
+    tenant = get_tenant(session, tenant_id)
+    for name, limit in limits.items():
+        setattr(tenant, _COLUMN_OF_QUOTA[name], limit)
