@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from store.api_keys import create_key
 from store.database import Engine, create_engine, server_now, transaction
 from store.errors import CondenserError
-from store.models import DEFAULT_TENANT, SCOPES, Scope
+from store.models import DEFAULT_TENANT_NAME, SCOPES, Scope
 from store.quotas import Quotas
 from store.settings import Settings
 from store.tenants import ensure_tenant, list_tenants, set_quotas
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     create = commands.add_parser(
         "create-key", help="make a key, and its tenant if there is none; the key is shown once"
     )
-    create.add_argument("--tenant", default=DEFAULT_TENANT, help="whose key it is (%(default)s)")
+    create.add_argument("--tenant", default=DEFAULT_TENANT_NAME, help="whose key it is (%(default)s)")
     create.add_argument("--name", default="made by the operator", help="what it is for (%(default)s)")
     create.add_argument(
         "--scope",
@@ -96,7 +96,7 @@ def _list_tenants(options: argparse.Namespace, engine: Engine, settings: Setting
                 f"{name}={'unlimited' if limit is None else limit}"
                 for name, limit in asdict(defaults.of(tenant)).items()
             ]
-            sys.stdout.write(f"{tenant.id}\tstores {tenant.bytes_stored} bytes\t{' '.join(limits)}\n")
+            sys.stdout.write(f"{tenant.name}\tstores {tenant.bytes_stored} bytes\t{' '.join(limits)}\n")
 
 
 def _set_quotas(options: argparse.Namespace, engine: Engine, settings: Settings) -> None:
@@ -109,9 +109,11 @@ def _set_quotas(options: argparse.Namespace, engine: Engine, settings: Settings)
 def _create_key(options: argparse.Namespace, engine: Engine, settings: Settings) -> None:
     days = options.expires_in_days
     with transaction(engine) as session:
-        if ensure_tenant(session, options.tenant):
-            sys.stderr.write(f"tenant {options.tenant} was made\n")
-    with transaction(engine, tenant_id=options.tenant) as session:
+        known = {tenant.name for tenant in list_tenants(session)}
+        tenant_id = ensure_tenant(session, options.tenant, now=server_now(session))
+    if options.tenant not in known:
+        sys.stderr.write(f"tenant {options.tenant} was made\n")
+    with transaction(engine, tenant_id=tenant_id) as session:
         now = server_now(session)
         created = create_key(
             session,

@@ -1,4 +1,4 @@
-"""Identifiers of jobs and keys: UUIDs of version 7, which sort by the time of their making."""
+"""Identifiers of jobs, keys and tenants: UUIDs of version 7, which sort by the time of their making."""
 
 import secrets
 from datetime import datetime

@@ -54,7 +54,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
-DEFAULT_TENANT = "default"
+DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
+DEFAULT_TENANT_NAME = "default"
 """Owner of what was made without naming a tenant, as by the release that knew of none."""
 
 
@@ -89,7 +90,7 @@ class Base(DeclarativeBase):
 
 
 class Tenant(Base):
-    """A group of users that share jobs and quotas, and see nothing of others; ``id`` is a short name.
+    """A group of users that share jobs and quotas, and see nothing of others.
 
     A quota of None is the installation's default. ``bytes_stored`` counts the files of all its jobs;
     ``claimed_at`` is when a worker last took one of them, so that tenants take turns.
@@ -97,7 +98,8 @@ class Tenant(Base):
 
     __tablename__ = "tenants"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
     queued_jobs: Mapped[int | None]
     running_jobs: Mapped[int | None]
     max_bytes_stored: Mapped[int | None] = mapped_column(BigInteger)
@@ -114,7 +116,10 @@ class OfTenant:
     """
 
     tenant_id: Mapped[str] = mapped_column(
-        ForeignKey("tenants.id"), default=DEFAULT_TENANT, server_default=DEFAULT_TENANT
+        Uuid(as_uuid=False),
+        ForeignKey("tenants.id"),
+        default=DEFAULT_TENANT_ID,
+        server_default=DEFAULT_TENANT_ID,
     )
 
 
@@ -304,7 +309,11 @@ class IdempotencyRecord(OfTenant, Base):
     __tablename__ = "idempotency_records"
 
     tenant_id: Mapped[str] = mapped_column(
-        ForeignKey("tenants.id"), primary_key=True, default=DEFAULT_TENANT, server_default=DEFAULT_TENANT
+        Uuid(as_uuid=False),
+        ForeignKey("tenants.id"),
+        primary_key=True,
+        default=DEFAULT_TENANT_ID,
+        server_default=DEFAULT_TENANT_ID,
     )
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]

@@ -78,7 +78,7 @@ def check_submission(session: Session, captions: CaptionSource, defaults: Quotas
         queued = session.scalar(_count(Job.tenant_id == tenant.id, Job.status == "queued")) or 0
         if queued >= quotas.queued_jobs:
             raise QuotaExceededError(
-                f"{queued} jobs of tenant {tenant.id} are queued, and {quotas.queued_jobs} may be. "
+                f"{queued} jobs of tenant {tenant.name} are queued, and {quotas.queued_jobs} may be. "
                 "Wait until one runs, or cancel one.",
                 quota="queued_jobs",
                 limit=quotas.queued_jobs,
@@ -86,7 +86,7 @@ def check_submission(session: Session, captions: CaptionSource, defaults: Quotas
             )
     if quotas.bytes_stored is not None and tenant.bytes_stored >= quotas.bytes_stored:
         raise QuotaExceededError(
-            f"Tenant {tenant.id} stores {tenant.bytes_stored} bytes, and may store {quotas.bytes_stored}. "
+            f"Tenant {tenant.name} stores {tenant.bytes_stored} bytes, and may store {quotas.bytes_stored}. "
             "Delete jobs whose files are not needed.",
             quota="bytes_stored",
             limit=quotas.bytes_stored,

@@ -15,7 +15,7 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.orm.interfaces import ORMOption
 
-from store.models import DEFAULT_TENANT, Job, OfJob, OfTenant, Tenant
+from store.models import DEFAULT_TENANT_ID, Job, OfJob, OfTenant, Tenant
 
 _INFO_KEY = "tenant_id"
 
@@ -37,9 +37,9 @@ class TenantSession(Session):
 
 
 def tenant_of(session: Session) -> str:
-    """Name the tenant that rows made in a session belong to."""
+    """Give the id of the tenant that rows made in a session belong to."""
     tenant_id: str | None = session.info.get(_INFO_KEY)
-    return DEFAULT_TENANT if tenant_id is None else tenant_id
+    return DEFAULT_TENANT_ID if tenant_id is None else tenant_id
 
 
 @event.listens_for(TenantSession, "do_orm_execute")

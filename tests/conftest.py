@@ -35,6 +35,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RUN_FOLDER_VARIABLE = "CONDENSER_TEST_RUN"
 RUN_FOLDERS = Path(tempfile.gettempdir()) / f"condenser-tests-{os.getuid()}"
 TEMPLATE = "migrated"
+DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
 TEST_PEPPER = "a pepper that only tests are made with"
 
 _run_locks: list[Any] = []
@@ -187,7 +188,10 @@ def _empty(database_url: str) -> None:
         ).fetchone()
         assert tables is not None
         connection.execute(f"TRUNCATE {tables[0]} RESTART IDENTITY".encode())
-        connection.execute("INSERT INTO tenants (id) VALUES ('default')")  # as the migrations leave it
+        # As the migrations leave it.
+        connection.execute(
+            f"INSERT INTO tenants (id, name) VALUES ('{DEFAULT_TENANT_ID}', 'default')".encode()
+        )
 
 
 @pytest.fixture
@@ -266,6 +270,19 @@ def engine(settings: "Settings") -> Iterator["Engine"]:
     engine = create_engine(settings)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def tenant_id(engine: "Engine") -> Callable[[str], str]:
+    """Ids of tenants by their names; one that is not there is made."""
+    from store.database import server_now, transaction
+    from store.tenants import ensure_tenant
+
+    def find(name: str) -> str:
+        with transaction(engine) as session:
+            return ensure_tenant(session, name, now=server_now(session))
+
+    return find
 
 
 @pytest.fixture

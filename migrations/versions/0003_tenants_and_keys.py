@@ -17,6 +17,7 @@ down_revision = "0002"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+_DEFAULT = "00000000-0000-0000-0000-000000000001"
 _OWNED = ("jobs", "deleted_jobs", "idempotency_records")
 
 
@@ -24,7 +25,8 @@ def upgrade() -> None:
     """Apply."""
     op.create_table(
         "tenants",
-        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
         sa.Column("queued_jobs", sa.Integer(), nullable=True),
         sa.Column("running_jobs", sa.Integer(), nullable=True),
         sa.Column("max_bytes_stored", sa.BigInteger(), nullable=True),
@@ -33,13 +35,15 @@ def upgrade() -> None:
         sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
+        sa.UniqueConstraint("name", name=op.f("uq_tenants_name")),
     )
     op.execute(
-        "INSERT INTO tenants (id, bytes_stored) SELECT 'default', coalesce(sum(size), 0) FROM artifacts"
+        f"INSERT INTO tenants (id, name, bytes_stored) "  # noqa: S608  # our own constant
+        f"SELECT '{_DEFAULT}', 'default', coalesce(sum(size), 0) FROM artifacts"
     )
     op.create_table(
         "api_keys",
-        sa.Column("tenant_id", sa.Text(), nullable=False, server_default="default"),
+        sa.Column("tenant_id", sa.Uuid(as_uuid=False), nullable=False, server_default=_DEFAULT),
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("shown", sa.Text(), nullable=False),
@@ -59,7 +63,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_api_keys_tenant_id", "api_keys", ["tenant_id", "id"])
     for table in _OWNED:
-        op.add_column(table, sa.Column("tenant_id", sa.Text(), nullable=False, server_default="default"))
+        op.add_column(
+            table, sa.Column("tenant_id", sa.Uuid(as_uuid=False), nullable=False, server_default=_DEFAULT)
+        )
         op.create_foreign_key(op.f(f"fk_{table}_tenant_id"), table, "tenants", ["tenant_id"], ["id"])
     op.drop_constraint(op.f("pk_idempotency_records"), "idempotency_records", type_="primary")
     op.create_primary_key(op.f("pk_idempotency_records"), "idempotency_records", ["tenant_id", "key"])
@@ -78,7 +84,7 @@ def downgrade() -> None:
         op.drop_index(f"ix_jobs_tenant_{index}", "jobs")
     for index in ("tenant", "running", "turn"):
         op.drop_index(f"ix_jobs_{index}", "jobs")
-    op.execute("DELETE FROM idempotency_records WHERE tenant_id <> 'default'")
+    op.execute(f"DELETE FROM idempotency_records WHERE tenant_id <> '{_DEFAULT}'")  # noqa: S608
     op.drop_constraint(op.f("pk_idempotency_records"), "idempotency_records", type_="primary")
     op.create_primary_key(op.f("pk_idempotency_records"), "idempotency_records", ["key"])
     for table in _OWNED:

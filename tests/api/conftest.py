@@ -23,7 +23,7 @@ from store.events import NewEvent
 from store.jobs import Claim, claim_job, create_job, finish_succeeded
 from store.key_format import new_key
 from store.leases import record_events
-from store.models import DEFAULT_TENANT
+from store.models import DEFAULT_TENANT_ID
 from store.settings import Settings
 from tests.conftest import TEST_PEPPER
 
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
 
 
 OWNER_KEY = new_key()
-OWNER = Caller(DEFAULT_TENANT, "019ab2c4-0000-7c3a-9d52-0b6a4be1d9aa", frozenset({"write", "admin"}))
+OWNER = Caller(DEFAULT_TENANT_ID, "019ab2c4-0000-7c3a-9d52-0b6a4be1d9aa", frozenset({"write", "admin"}))
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from store.events import NewEvent
 from store.jobs import claim_job, create_job, finish_succeeded
 from store.leases import NewArtifact, add_artifacts, record_events
 from store.settings import Settings
-from store.tenants import ensure_tenant
 
 BODIES: dict[tuple[str, str], Any] = {}
 """What a route must be sent to get as far as looking for the id."""
@@ -66,14 +65,12 @@ class Resident:
 
 @pytest.fixture
 def resident(
-    http: httpx.Client, engine: Engine, api_settings: Settings
+    http: httpx.Client, engine: Engine, api_settings: Settings, tenant_id: Callable[[str], str]
 ) -> Iterator[Callable[[str], Resident]]:
     clients: list[httpx.Client] = []
 
-    def make(tenant_id: str) -> Resident:
-        with transaction(engine) as session:
-            ensure_tenant(session, tenant_id)
-        with transaction(engine, tenant_id=tenant_id) as session:
+    def make(name: str) -> Resident:
+        with transaction(engine, tenant_id=tenant_id(name)) as session:
             key = create_key(
                 session,
                 name="everything",
@@ -83,7 +80,7 @@ def resident(
             ).key
         headers = {"Authorization": f"Bearer {key}"}
         clients.append(httpx.Client(base_url=http.base_url, headers=headers, timeout=20, trust_env=False))
-        return Resident(tenant_id, engine, clients[-1])
+        return Resident(tenant_id(name), engine, clients[-1])
 
     yield make
     for client in clients:

@@ -14,7 +14,7 @@ from store.api_keys import Caller, find_caller, list_keys
 from store.database import server_now, transaction
 from store.errors import ExpiredApiKeyError
 from store.key_format import is_well_formed
-from store.models import Scope
+from store.models import DEFAULT_TENANT_ID, Scope
 from store.quotas import NO_LIMITS, Quotas
 from store.tenants import get_tenant
 from tests.conftest import TEST_PEPPER
@@ -44,13 +44,15 @@ def caller_of(engine: Engine, key: str, later: timedelta = timedelta()) -> Calle
         return find_caller(session, key=key, pepper=TEST_PEPPER, now=server_now(session) + later)
 
 
-def test_the_first_key_of_a_new_tenant_may_do_everything(run: Run, engine: Engine) -> None:
+def test_the_first_key_of_a_new_tenant_may_do_everything(
+    run: Run, engine: Engine, tenant_id: Callable[[str], str]
+) -> None:
     made = run("create-key", "--tenant", "vision")
     assert made.stderr == "tenant vision was made\n"
     key = made.stdout.strip()
     assert is_well_formed(key)
     caller = caller_of(engine, key)
-    assert (caller.tenant_id, caller.scopes) == ("vision", {"write", "admin"})
+    assert (caller.tenant_id, caller.scopes) == (tenant_id("vision"), {"write", "admin"})
     with transaction(engine) as session:
         assert list_keys(session).items[0].created_by is None
 
@@ -63,7 +65,9 @@ def test_a_key_of_the_default_tenant_with_some_scopes_for_some_days(run: Run, en
     with pytest.raises(ExpiredApiKeyError):
         caller_of(engine, made.stdout.strip(), timedelta(days=2, minutes=1))
     with transaction(engine) as session:
-        assert [(row.tenant_id, row.name) for row in list_keys(session).items] == [("default", "reports")]
+        assert [(row.tenant_id, row.name) for row in list_keys(session).items] == [
+            (DEFAULT_TENANT_ID, "reports")
+        ]
 
 
 @pytest.mark.parametrize("name", ["Vision", "a b", "-a", "", "a" * 64, "a;DROP TABLE jobs"])

@@ -1,5 +1,6 @@
 """Keys in the database: what is kept of them, and when they are good."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,9 +27,9 @@ from tests.conftest import TEST_PEPPER
 MINUTE = timedelta(minutes=1)
 
 
-def make(engine: Engine, now: datetime, tenant_id: str = "default", **options: Any) -> CreatedKey:
+def make(engine: Engine, now: datetime, tenant: str = "default", **options: Any) -> CreatedKey:
     with transaction(engine) as session:
-        ensure_tenant(session, tenant_id)
+        tenant_id = ensure_tenant(session, tenant, now=now)
     with transaction(engine, tenant_id=tenant_id) as session:
         options = {"name": "k", "scopes": ["read"], "pepper": TEST_PEPPER} | options
         return create_key(session, now=now, **options)
@@ -44,9 +45,12 @@ def last_use(engine: Engine) -> datetime | None:
         return list_keys(session).items[0].last_used_at
 
 
-def test_a_key_names_its_tenant_and_scopes(engine: Engine, now: datetime) -> None:
+def test_a_key_names_its_tenant_and_scopes(
+    engine: Engine, now: datetime, tenant_id: Callable[[str], str]
+) -> None:
     created = make(engine, now, "vision", scopes=["admin", "read"])
-    assert find(engine, created.key, now) == Caller("vision", created.row.id, frozenset({"read", "admin"}))
+    expected = Caller(tenant_id("vision"), created.row.id, frozenset({"read", "admin"}))
+    assert find(engine, created.key, now) == expected
 
 
 def test_the_key_itself_is_not_in_the_database(engine: Engine, now: datetime) -> None:
@@ -126,13 +130,15 @@ def test_pages_of_keys(engine: Engine, now: datetime) -> None:
         list_keys(session, after="nonsense")
 
 
-def test_a_tenant_revokes_and_lists_its_own_keys_alone(engine: Engine, now: datetime) -> None:
+def test_a_tenant_revokes_and_lists_its_own_keys_alone(
+    engine: Engine, now: datetime, tenant_id: Callable[[str], str]
+) -> None:
     theirs, own = make(engine, now, "theirs"), make(engine, now, "own")
-    with transaction(engine, tenant_id="own") as session:
+    with transaction(engine, tenant_id=tenant_id("own")) as session:
         assert [row.id for row in list_keys(session).items] == [own.row.id]
         with pytest.raises(NotFoundError):
             revoke_key(session, key_id=theirs.row.id, now=now)
-    assert find(engine, theirs.key, now).tenant_id == "theirs"
+    assert find(engine, theirs.key, now).tenant_id == tenant_id("theirs")
 
 
 def test_the_pepper_comes_from_the_environment_or_a_file(settings: Settings, tmp_path: Path) -> None:

@@ -22,14 +22,15 @@ from store.tenants import ensure_tenant, get_tenant, list_tenants, set_quotas
 
 
 def submit(engine: Engine, spec: DistillationSpec, now: datetime, quotas: Quotas, **options: Any) -> str:
-    tenant_id = options.pop("tenant_id", "default")
+    with transaction(engine) as session:
+        tenant_id = ensure_tenant(session, options.pop("tenant", "default"), now=now)
     with transaction(engine, tenant_id=tenant_id) as session:
         return jobs.create_job(session, spec=spec, queue="cpu", now=now, quotas=quotas, **options).id
 
 
 def stored(engine: Engine) -> dict[str, int]:
     with transaction(engine) as session:
-        return {tenant.id: tenant.bytes_stored for tenant in list_tenants(session)}
+        return {tenant.name: tenant.bytes_stored for tenant in list_tenants(session)}
 
 
 def file(path: str, size: int, step: int | None = None) -> NewArtifact:
@@ -52,10 +53,9 @@ def test_a_submission_past_the_queued_limit_names_limit_and_value(
     assert (refused.value.quota, refused.value.limit, refused.value.present) == ("queued_jobs", 2, 2)
     with transaction(engine) as session:
         assert len(jobs.list_jobs(session).items) == 2
-        ensure_tenant(session, "other")
         jobs.request_cancel(session, job_id=first, now=now)
     submit(engine, spec, now, quotas)
-    submit(engine, spec, now, quotas, tenant_id="other")
+    submit(engine, spec, now, quotas, tenant="other")
 
 
 def test_a_repeated_request_is_not_counted_again(
@@ -165,7 +165,7 @@ def test_a_sum_that_went_wrong_is_made_right(
 ) -> None:
     claim = running()
     with transaction(engine) as session:
-        ensure_tenant(session, "other")
+        ensure_tenant(session, "other", now=now)
         add_artifacts(session, **lease(claim), artifacts=[file("log", 3)], event=None, now=now)
         for tenant in list_tenants(session):
             tenant.bytes_stored = 99

@@ -17,27 +17,28 @@ from store.errors import IdempotencyConflictError, NotFoundError
 from store.events import NewEvent
 from store.idempotency import IdempotencyKey
 from store.leases import NewArtifact, add_artifacts, record_events
-from store.models import Artifact, Base, Job, JobEvent, OfJob, OfTenant, Tenant
+from store.models import DEFAULT_TENANT_ID, Artifact, Base, Job, JobEvent, OfJob, OfTenant, Tenant
 from store.tenancy import tenant_of
-from store.tenants import ensure_tenant, list_tenants
+from store.tenants import list_tenants
 
 SHARED_BY_ALL = {"tenants"}
 
 
 @pytest.fixture
-def own(engine: Engine) -> Iterator[Session]:
-    with transaction(engine) as session:
-        ensure_tenant(session, "own")
-    with transaction(engine, tenant_id="own") as session:
+def own(engine: Engine, tenant_id: Callable[[str], str]) -> Iterator[Session]:
+    with transaction(engine, tenant_id=tenant_id("own")) as session:
         yield session
 
 
 @pytest.fixture
-def theirs(engine: Engine, spec: DistillationSpec, now: datetime) -> str:
+def their_id(tenant_id: Callable[[str], str]) -> str:
+    return tenant_id("theirs")
+
+
+@pytest.fixture
+def theirs(engine: Engine, their_id: str, spec: DistillationSpec, now: datetime) -> str:
     """A job of another tenant with something of everything."""
-    with transaction(engine) as session:
-        ensure_tenant(session, "theirs")
-    with transaction(engine, tenant_id="theirs") as session:
+    with transaction(engine, tenant_id=their_id) as session:
         job_id = jobs.create_job(session, spec=spec, queue="cpu", now=now).id
     with transaction(engine) as session:
         claim = jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60)
@@ -103,29 +104,32 @@ def test_a_job_of_others_does_not_exist(own: Session, theirs: str, ask: Callable
     ],
 )
 def test_no_query_finds_or_changes_rows_of_others(
-    engine: Engine, own: Session, theirs: str, ask: Callable[..., Any]
+    engine: Engine, own: Session, theirs: str, their_id: str, ask: Callable[..., Any]
 ) -> None:
     assert list(ask(own, theirs)) == []
-    with transaction(engine, tenant_id="theirs") as session:
+    with transaction(engine, tenant_id=their_id) as session:
         assert list(ask(session, theirs)) != [], "their own session finds them"
 
 
-def test_loading_by_primary_key_and_relation_is_scoped_too(engine: Engine, own: Session, theirs: str) -> None:
+def test_loading_by_primary_key_and_relation_is_scoped_too(
+    engine: Engine, own: Session, theirs: str, their_id: str
+) -> None:
     assert own.get(Job, theirs) is None
-    assert [tenant.id for tenant in list_tenants(own)] == ["own"]
-    with transaction(engine, tenant_id="theirs") as session:
+    assert [tenant.name for tenant in list_tenants(own)] == ["own"]
+    with transaction(engine, tenant_id=their_id) as session:
         assert len(jobs.get_job(session, theirs).transitions) == 3
         assert session.get(Job, theirs) is not None
     with transaction(engine) as session:
-        assert {tenant.id for tenant in session.scalars(select(Tenant))} == {"default", "own", "theirs"}
+        assert {tenant.name for tenant in session.scalars(select(Tenant))} == {"default", "own", "theirs"}
 
 
 def test_what_a_session_makes_belongs_to_its_tenant(
-    engine: Engine, own: Session, spec: DistillationSpec, now: datetime
+    engine: Engine, own: Session, tenant_id: Callable[[str], str], spec: DistillationSpec, now: datetime
 ) -> None:
-    assert jobs.create_job(own, spec=spec, queue="cpu", now=now).tenant_id == tenant_of(own) == "own"
+    made = jobs.create_job(own, spec=spec, queue="cpu", now=now)
+    assert made.tenant_id == tenant_of(own) == tenant_id("own")
     with transaction(engine) as session:
-        assert jobs.create_job(session, spec=spec, queue="cpu", now=now).tenant_id == "default"
+        assert jobs.create_job(session, spec=spec, queue="cpu", now=now).tenant_id == DEFAULT_TENANT_ID
 
 
 def test_equal_idempotency_keys_of_two_tenants_are_two(
@@ -136,7 +140,7 @@ def test_equal_idempotency_keys_of_two_tenants_are_two(
         return jobs.create_job(session, spec=spec, queue="cpu", now=now, idempotency=key).id
 
     first = create(own, "a")
-    with transaction(engine, tenant_id="default") as session:
+    with transaction(engine, tenant_id=DEFAULT_TENANT_ID) as session:
         second = create(session, "b")
         assert create(session, "b") == second
     assert create(own, "a") == first != second
@@ -145,10 +149,10 @@ def test_equal_idempotency_keys_of_two_tenants_are_two(
 
 
 def test_a_deleted_job_of_others_was_never_there(
-    engine: Engine, own: Session, theirs: str, now: datetime
+    engine: Engine, own: Session, theirs: str, their_id: str, now: datetime
 ) -> None:
     with ExitStack() as stack:
-        session = stack.enter_context(transaction(engine, tenant_id="theirs"))
+        session = stack.enter_context(transaction(engine, tenant_id=their_id))
         for _ in range(2):
             jobs.delete_job(session, job_id=theirs, now=now)
     with pytest.raises(NotFoundError):

@@ -13,6 +13,7 @@ from core.spec import DistillationSpec
 from store import jobs
 from store.database import transaction
 from store.job_options import JobOptions
+from store.models import Tenant
 from store.quotas import NO_LIMITS, Quotas
 from store.reconciler import unclaimed_jobs
 from store.tenants import ensure_tenant, set_quotas
@@ -26,10 +27,10 @@ class Yard:
         self.spec = spec
         self.now = now
 
-    def submit(self, tenant_id: str, *, priority: int = 0) -> str:
+    def submit(self, tenant: str, *, priority: int = 0) -> str:
         self.now += timedelta(seconds=1)
         with transaction(self.engine) as session:
-            ensure_tenant(session, tenant_id)
+            tenant_id = ensure_tenant(session, tenant, now=self.now)
         with transaction(self.engine, tenant_id=tenant_id) as session:
             options = JobOptions(priority=priority)
             job = jobs.create_job(session, spec=self.spec, queue="cpu", now=self.now, options=options)
@@ -46,7 +47,8 @@ class Yard:
         if claim is None:
             return None
         with transaction(self.engine) as session:
-            return jobs.get_job(session, claim.job_id).tenant_id
+            tenant_id = jobs.get_job(session, claim.job_id).tenant_id
+            return session.get_one(Tenant, tenant_id).name
 
     def end(self, claim: jobs.Claim | None) -> None:
         assert claim is not None
@@ -91,7 +93,7 @@ def test_within_a_tenant_the_most_urgent_and_then_the_oldest_goes_first(yard: Ya
 
 def test_a_tenant_at_its_limit_is_passed_over_until_a_job_of_it_ends(yard: Yard) -> None:
     with transaction(yard.engine) as session:
-        ensure_tenant(session, "limited")
+        ensure_tenant(session, "limited", now=yard.now)
         set_quotas(session, "limited", {"running_jobs": 1})
     for _ in range(2):
         yard.submit("limited")
