@@ -136,16 +136,16 @@ def test_no_route_knows_an_id_of_another_tenant(
 
 
 def everything(engine: Engine) -> list[Any]:
-    """All that a request might have changed, but for when a key was used."""
+    """All that a request might have changed, but for when a key was used, and what the reconciler does."""
     with engine.connect() as connection:
         return [
             connection.execute(text(query)).all()
             for query in (
-                "SELECT * FROM jobs ORDER BY id",
+                "SELECT to_jsonb(j) - 'hinted_at' FROM jobs j ORDER BY id",
                 "SELECT count(*) FROM job_events",
                 "SELECT id, revoked_at FROM api_keys ORDER BY id",
-                "SELECT * FROM deleted_jobs",
-                "SELECT * FROM idempotency_records",
+                "SELECT job_id FROM deleted_jobs ORDER BY job_id",
+                "SELECT tenant_id, key FROM idempotency_records ORDER BY key",
             )
         ]
 
