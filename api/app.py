@@ -14,9 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api import health, problems
+from api.auth import ADMIN, OF_CALLERS, READ_OR_WRITE
 from api.body_limit import BodyLimitMiddleware
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
+from api.keys import endpoints as keys
+from api.log_masking import mask_keys_in_logs
 from api.openapi import describe, operation_id
 from api.request_context import RequestContextMiddleware
 from api.services import Services
@@ -31,12 +34,16 @@ DESCRIPTION = """\
 Condenser compresses text-to-image diffusion models: name a teacher, a student size and a source of captions,
 and get a smaller, faster student as ordinary diffusers weights.
 
+Every request but those for health and these pages carries an API key as a bearer token, and sees what
+belongs to the key's tenant.
+
 Every error is a problem document (RFC 9457) with a stable `type` that names the field at fault and its
 allowed values. Lists come in pages: pass `next` as `after` while `has_more` is true.
 """
 TAGS = [
     {"name": "jobs", "description": "Submit jobs, watch them, and fetch what they leave."},
     {"name": "teachers", "description": "The models that can be distilled."},
+    {"name": "keys", "description": "Who may use the service."},
     {"name": "health", "description": "For load balancers and operators."},
 ]
 
@@ -54,8 +61,11 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    for router in (jobs.router, teachers.router, health.router):
-        app.include_router(router)
+    mask_keys_in_logs()
+    for router in (jobs.router, teachers.router):
+        app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
+    app.include_router(keys.router, dependencies=[ADMIN], responses=OF_CALLERS)
+    app.include_router(health.router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)
     app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
     app.add_exception_handler(HTTPException, problems.handle_http_exception)

@@ -3,6 +3,23 @@
 from store.errors import CondenserError, ConflictError
 
 
+class RateLimitedError(CondenserError):
+    """More requests came with a key than may.
+
+    Attributes
+    ----------
+    retry_after_seconds
+        Pause after which one will be answered again.
+    """
+
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class WeightsNotReadyError(ConflictError):
     """The job has not ended, so it has no weights yet."""
 

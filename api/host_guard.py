@@ -1,8 +1,9 @@
 """Refuses what a foreign web page can make a browser send to a service on loopback.
 
-The embedded service has no API key, so its protection is that only local programs reach it. A page can get
-round that by DNS rebinding (its own name resolves to 127.0.0.1: the Host header gives it away) and by
-cross-site requests (the Origin header gives them away). Programs send neither a foreign Host nor an Origin.
+Routes want an API key, which no foreign page has; but a page must not get so far as to try one, nor to read
+what the routes without a key say. It can reach loopback by DNS rebinding (its own name resolves to 127.0.0.1:
+the Host header gives it away) and by cross-site requests (the Origin header gives them away). Programs send
+neither a foreign Host nor an Origin.
 """
 
 from collections.abc import Collection

@@ -15,17 +15,27 @@ Responses = dict[int | str, dict[str, Any]]
 
 _REASONS = {
     400: "The request is malformed.",
-    403: "A web page of another origin sent the request.",
+    401: "The request carries no API key, or none that is good.",
+    403: "The key lacks the scope that this needs, or a web page of another origin sent the request.",
     404: "There is no such thing.",
     409: "The request does not fit the present state.",
     413: "The body is too large.",
     415: "The body is not announced as JSON.",
     421: "The service does not go by the name in the Host header.",
     422: "A field, parameter or header cannot be used; the problem says which, and what is allowed.",
+    429: "Too many requests came with this key.",
     500: "The service failed.",
     503: "A server that the service depends on does not answer; try again.",
 }
 _OF_EVERY_ROUTE = (403, 421, 500)
+_TEXT = {"type": "string"}
+_HEADERS = {
+    401: {"WWW-Authenticate": {"description": "What the key has to be sent as.", "schema": _TEXT}},
+    403: {"WWW-Authenticate": {"description": "The scope that is missing, if one is.", "schema": _TEXT}},
+    429: {
+        "Retry-After": {"description": "Seconds until one is answered again.", "schema": {"type": "integer"}}
+    },
+}
 
 
 def problems(*statuses: int) -> Responses:
@@ -34,6 +44,7 @@ def problems(*statuses: int) -> Responses:
         status: {
             "description": _REASONS[status],
             "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
         for status in sorted({*statuses, *_OF_EVERY_ROUTE})
     }

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.errors import MalformedIdempotencyKeyError, UnsupportedMediaTypeError
+from api.errors import MalformedIdempotencyKeyError, RateLimitedError, UnsupportedMediaTypeError
 from api.field_errors import FieldError, explain_validation_error
 from store import errors
+from store.key_format import masked
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:condenser:problem:"
@@ -30,14 +31,25 @@ LOGGER = logging.getLogger(__name__)
 
 STATUS_OF_ERROR: tuple[tuple[type[errors.CondenserError], int], ...] = (
     (MalformedIdempotencyKeyError, 400),
+    (errors.UnauthenticatedError, 401),
+    (errors.MissingScopeError, 403),
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (UnsupportedMediaTypeError, 415),
     (errors.InvalidInputError, 422),
+    (RateLimitedError, 429),
     (errors.IdempotencyConflictError, 422),
     (errors.UnavailableError, 503),
 )
 """The first class that an error is an instance of decides its status; anything else is a 500."""
+
+
+class QuotaState(BaseModel):
+    """A limit that a request would have passed."""
+
+    name: str = Field(examples=["queued_jobs"])
+    limit: int = Field(description="What the tenant may have.")
+    present: int | None = Field(default=None, description="What it has, or what the request asks for.")
 
 
 class Problem(BaseModel):
@@ -72,6 +84,7 @@ class Problem(BaseModel):
     instance: str = Field(description="Path of the request.")
     request_id: str | None = Field(default=None, description="Quote this id when you report the problem.")
     errors: list[FieldError] = Field(default=[], description="The fields at fault.")
+    quota: QuotaState | None = Field(default=None, description="The limit, of a problem `quota_exceeded`.")
 
 
 class ProblemResponse(Response):
@@ -89,6 +102,7 @@ class ProblemResponse(Response):
         detail: str,
         field_errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        quota: QuotaState | None = None,
     ) -> None:
         request_id = request.scope.get("request_id")
         problem = Problem(
@@ -99,12 +113,16 @@ class ProblemResponse(Response):
             instance=request.url.path,
             request_id=request_id,
             errors=list(field_errors),
+            quota=quota,
         )
         super().__init__(content=problem, status_code=status, headers=headers)
 
     def render(self, content: Any) -> bytes:
-        """Encode the document; a lone surrogate that a client sent comes back as a question mark."""
-        text = json.dumps(content.model_dump(exclude_none=True), ensure_ascii=False)
+        """Encode the document; a lone surrogate that a client sent comes back as a question mark.
+
+        An API key that a client put into a path or a field's name does not come back.
+        """
+        text = masked(json.dumps(content.model_dump(exclude_none=True), ensure_ascii=False))
         return text.encode("utf-8", errors="replace")
 
 
@@ -151,7 +169,28 @@ async def handle_condenser_error(request: Request, error: Exception) -> Response
         title=error.title,
         detail=error.detail,
         field_errors=field_errors,
+        headers=_headers(error),
+        quota=_quota(error),
     )
+
+
+def _quota(error: errors.CondenserError) -> QuotaState | None:
+    if not isinstance(error, errors.QuotaExceededError):
+        return None
+    return QuotaState(name=error.quota, limit=error.limit, present=error.present)
+
+
+def _headers(error: errors.CondenserError) -> dict[str, str] | None:
+    """Say in the terms of RFC 6750 what a request without a good key lacks, or when to ask again."""
+    if isinstance(error, RateLimitedError):
+        return {"Retry-After": str(error.retry_after_seconds)}
+    challenge = 'Bearer realm="condenser"'
+    if isinstance(error, errors.MissingScopeError):
+        return {"WWW-Authenticate": f'{challenge}, error="insufficient_scope", scope="{error.scope}"'}
+    if not isinstance(error, errors.UnauthenticatedError):
+        return None
+    is_wrong = type(error) is not errors.UnauthenticatedError
+    return {"WWW-Authenticate": f'{challenge}, error="invalid_token"' if is_wrong else challenge}
 
 
 async def handle_validation_error(request: Request, error: Exception) -> Response:

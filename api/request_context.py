@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import REQUEST_ID_HEADER, internal_error
+from store.key_format import masked
 
 LOGGER = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class RequestContextMiddleware:
                 headers[REQUEST_ID_HEADER] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers.setdefault("Cache-Control", "no-store")
+                headers.update(scope.get("answer_headers", {}))
             await send(message)
 
         try:
@@ -50,7 +52,7 @@ class RequestContextMiddleware:
         # The one place where every error is caught: a client must get a problem document and never a
         # traceback, whatever went wrong, and the cause must reach the log together with the request id.
         except Exception:
-            LOGGER.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
+            LOGGER.exception("request %s failed: %s %r", request_id, scope["method"], masked(scope["path"]))
             if started:
                 raise
             await internal_error(Request(scope))(scope, receive, send_with_headers)

@@ -1,6 +1,7 @@
 """What requests share: settings, the connection pool, the object store and the watch over jobs.
 
-One instance lives as long as the application and is handed to handlers as a dependency.
+One instance lives as long as the application. Handlers get it as a dependency only where no tenant's data is
+concerned; `api.tenant_services` is what they get of it otherwise.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,6 +11,8 @@ from fastapi import Depends, Request
 
 from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
+from api.key_checks import KeyChecks
+from api.rate_limits import RateLimits
 from store.database import create_engine, transaction
 from store.objects import ObjectStore
 from store.settings import Settings
@@ -30,6 +33,8 @@ class Services:
         self.engine = create_engine(settings)
         self.objects = ObjectStore(settings)
         self.in_flight = InFlightKeys()
+        self.keys = KeyChecks(self.engine, settings)
+        self.rate_limits = RateLimits(settings)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
     def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:
@@ -37,8 +42,9 @@ class Services:
             return latest_sequences(session, job_ids)
 
     def close(self) -> None:
-        """Close the pool of connections."""
+        """Close the pools of connections."""
         self.engine.dispose()
+        self.rate_limits.close()
 
 
 async def _services(request: Request) -> Services:

@@ -4,7 +4,7 @@
 
     from client import Condenser
 
-    with Condenser("http://127.0.0.1:8000") as condenser:
+    with Condenser("http://127.0.0.1:8000", api_key) as condenser:
         job = condenser.jobs.create({"teacher": "emoji-64", "student": "b-small"})
         job.wait(on_progress=lambda job: log.info("%s %.2f", job.state.phase, job.state.progress))
         job.download("my-student")
@@ -19,14 +19,18 @@ from client.errors import (
     ClientError,
     ConflictError,
     DownloadError,
+    ForbiddenError,
     InvalidRequestError,
     JobFailedError,
     NotFoundError,
+    RateLimitedError,
+    UnauthenticatedError,
     UnavailableError,
     WaitTimeoutError,
 )
 from client.jobs import Job, Jobs
-from client.models import Event, JobState, Problem, Teacher
+from client.keys import Keys
+from client.models import CreatedKey, Event, JobState, KeyState, Problem, Teacher
 
 __all__ = [
     "ApiError",
@@ -34,16 +38,22 @@ __all__ = [
     "ClientError",
     "Condenser",
     "ConflictError",
+    "CreatedKey",
     "DownloadError",
     "Event",
+    "ForbiddenError",
     "InvalidRequestError",
     "Job",
     "JobFailedError",
     "JobState",
     "Jobs",
+    "KeyState",
+    "Keys",
     "NotFoundError",
     "Problem",
+    "RateLimitedError",
     "Teacher",
+    "UnauthenticatedError",
     "UnavailableError",
     "WaitTimeoutError",
 ]

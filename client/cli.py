@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from client.address import DEFAULT_DATA_DIR, Address
-from client.commands import demo, download, jobs, moves, stack, submit, teachers, verify, watch
+from client.commands import demo, download, jobs, keys, moves, stack, submit, teachers, verify, watch
 from client.errors import ClientError
 from client.output import tell
 
@@ -25,14 +25,23 @@ def _general_options(
     url: Annotated[
         str | None, typer.Option(envvar="CONDENSER_URL", help="The service; else the embedded one is used.")
     ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CONDENSER_API_KEY",
+            show_default=False,
+            help="Who asks; else the embedded service's own key is used. Other users of this machine may see "
+            "what stands on a command line, so prefer the variable.",
+        ),
+    ] = None,
     data_dir: Annotated[
         Path, typer.Option(envvar="CONDENSER_DATA_DIR", help="Folder of the embedded stack.")
     ] = DEFAULT_DATA_DIR,
 ) -> None:
-    context.obj = Address(url, data_dir)
+    context.obj = Address(url, api_key, data_dir)
 
 
-for module in (submit, watch, jobs, moves, download, verify, teachers, stack, demo):
+for module in (submit, watch, jobs, moves, download, verify, teachers, keys, stack, demo):
     module.add_to(_commands)
 
 

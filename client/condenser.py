@@ -1,9 +1,11 @@
-"""The entrance to the client: one service, its jobs and its teachers."""
+"""The entrance to the client: one service, its jobs, its teachers and its keys."""
 
+import os
 from types import TracebackType
 from typing import Self
 
 from client.jobs import Jobs
+from client.keys import Keys
 from client.models import Page, Teacher
 from client.transport import Transport
 
@@ -26,18 +28,23 @@ class Condenser:
     ----------
     base_url
         Where it is, such as ``http://127.0.0.1:8000``.
+    api_key
+        Who asks; the environment variable ``CONDENSER_API_KEY`` by default.
 
     Attributes
     ----------
     jobs
         Submit, list and get jobs.
+    keys
+        Make, list and revoke API keys.
     teachers
         List teachers.
     """
 
-    def __init__(self, base_url: str) -> None:
-        self._transport = Transport(base_url)
+    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+        self._transport = Transport(base_url, api_key or os.environ.get("CONDENSER_API_KEY"))
         self.jobs = Jobs(self._transport)
+        self.keys = Keys(self._transport)
         self.teachers = Teachers(self._transport)
 
     def __enter__(self) -> Self:

@@ -13,6 +13,10 @@ class ClientError(Exception):
     """Base of every error of the client."""
 
 
+class MalformedKeyError(ClientError):
+    """What was given as an API key cannot be sent as one."""
+
+
 class ApiUnreachableError(ClientError):
     """The service did not answer, however often it was asked."""
 
@@ -43,12 +47,24 @@ class InvalidRequestError(ApiError):
     """The request itself is wrong; `ApiError.problem` names the fields at fault and their allowed values."""
 
 
+class UnauthenticatedError(ApiError):
+    """The service wants an API key, or a better one than it got."""
+
+
+class ForbiddenError(ApiError):
+    """The API key does not allow this."""
+
+
 class NotFoundError(ApiError):
     """The thing asked for does not exist."""
 
 
 class ConflictError(ApiError):
     """The request is sound but does not fit the present state, as cancelling a job that has ended."""
+
+
+class RateLimitedError(ApiError):
+    """More requests were sent with the key than may be, and patience did not help."""
 
 
 class UnavailableError(ApiError):
@@ -87,10 +103,13 @@ class DirectoryTakenError(DownloadError):
 
 _CLASSES: dict[int, type[ApiError]] = {
     http.HTTPStatus.BAD_REQUEST: InvalidRequestError,
+    http.HTTPStatus.UNAUTHORIZED: UnauthenticatedError,
+    http.HTTPStatus.FORBIDDEN: ForbiddenError,
     http.HTTPStatus.NOT_FOUND: NotFoundError,
     http.HTTPStatus.CONFLICT: ConflictError,
     http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE: InvalidRequestError,
     http.HTTPStatus.UNPROCESSABLE_ENTITY: InvalidRequestError,
+    http.HTTPStatus.TOO_MANY_REQUESTS: RateLimitedError,
     http.HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from client.errors import ApiUnreachableError, UnavailableError
+from client.errors import ApiUnreachableError, RateLimitedError, UnavailableError
 from client.models import Event
 from client.transport import PAUSES_SECONDS, Transport
 
@@ -37,7 +37,7 @@ def stream_events(transport: Transport, path: str, after: int) -> Iterator[Event
                     after = event.sequence
                     yield event
             # The service ended the stream: for good if the next answer says so, as it does of an ended job.
-        except (httpx.TransportError, UnavailableError) as error:
+        except (httpx.TransportError, UnavailableError, RateLimitedError) as error:
             if failures == len(PAUSES_SECONDS):
                 raise ApiUnreachableError(f"{transport.base_url} does not answer: {error}") from error
             transport.pause(PAUSES_SECONDS[failures])

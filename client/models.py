@@ -7,7 +7,7 @@ types are therefore plain text.
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Item = TypeVar("Item")
 
@@ -109,6 +109,34 @@ class Teacher(Answer):
     licence: str | None = None
     revision: str
     students: list[StudentOption]
+
+
+class KeyState(Answer):
+    """An API key as its tenant's admins see it: all but the key itself.
+
+    Attributes
+    ----------
+    shown
+        How the key begins.
+    last_used_at
+        To the minute.
+    """
+
+    id: str
+    name: str
+    shown: str
+    scopes: list[str]
+    created_by: str | None = None
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class CreatedKey(KeyState):
+    """A key that was just made; ``key`` is the key itself, which the service never shows again."""
+
+    key: str = Field(repr=False)
 
 
 class Page(Answer, Generic[Item]):

@@ -1,9 +1,10 @@
 """Requests to the service: repeated while it is away, refused with typed errors.
 
-Only requests that may safely be sent twice go through here: reads, creations that carry an idempotency key,
-and moves of a job, which do nothing or are refused the second time.
+Only requests that may safely be sent twice are repeated: reads, creations that carry an idempotency key, and
+moves of a job, which do nothing or are refused the second time.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.errors import ApiUnreachableError, error_of
+from client.errors import ApiUnreachableError, MalformedKeyError, error_of
 from client.models import Problem
 
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
@@ -23,6 +24,8 @@ PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 30.0
 # Our own first try, given up as lost, may still be at work on the other side.
 FIRST_REQUEST_IN_PROGRESS = "urn:condenser:problem:request_in_progress"
+
+_VISIBLE = re.compile(r"[\x21-\x7e]*")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,18 +42,27 @@ class Transport:
     ----------
     base_url
         Where the service is.
+    api_key
+        Sent with every request to the service, and to nobody else.
     pause
         Waits for a number of seconds between two tries.
     """
 
-    def __init__(self, base_url: str, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None = None, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        api_key = (api_key or "").strip()
+        if not _VISIBLE.fullmatch(api_key):
+            # Sent all the same it would be refused in words that repeat it.
+            raise MalformedKeyError("the API key has characters that no API key has: copy it once more")
         self.base_url = base_url.rstrip("/")
         self.pause = pause
         self._http = httpx.Client(
             base_url=self.base_url,
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=not goes_direct(base_url),
-            headers={"User-Agent": "condenser-client"},
+            headers={"User-Agent": "condenser-client"}
+            | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         )
 
     def close(self) -> None:
@@ -70,6 +82,7 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        once: bool = False,
     ) -> httpx.Response:
         """Send a request until it is answered.
 
@@ -85,6 +98,8 @@ class Transport:
             Beside the usual ones.
         answer_seconds
             Longest time until an answer.
+        once
+            Never send it a second time.
 
         Raises
         ------
@@ -101,7 +116,7 @@ class Transport:
             headers=dict(headers or {}),
             timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
         )
-        for pause in (*PAUSES_SECONDS, None):
+        for pause in (None,) if once else (*PAUSES_SECONDS, None):
             try:
                 response = self._http.send(request)
             except httpx.TransportError as error:
@@ -146,7 +161,7 @@ def _may_change(response: httpx.Response) -> bool:
     """Tell whether the same request may be answered otherwise a little later."""
     if response.status_code == httpx.codes.CONFLICT:
         return _problem_of(response).type == FIRST_REQUEST_IN_PROGRESS
-    return response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    return response.status_code in {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -21,12 +21,13 @@ class Credentials:
     s3_access_key_id: str = field(default_factory=lambda: secrets.token_hex(10).upper())
     s3_secret_access_key: str = field(default_factory=_password)
     s3_internal_key: str = field(default_factory=lambda: secrets.token_hex(32))
+    api_key_pepper: str = field(default_factory=_password)
 
     @classmethod
     def load_or_generate(cls, path: Path) -> "Credentials":
-        """Read the folder's credentials, made on first use."""
-        if path.exists():
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        credentials = cls()
-        write_private(path, json.dumps(asdict(credentials), indent=2))
+        """Read the folder's credentials; those that are missing are made, all on first use."""
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        credentials = cls(**known)
+        if asdict(credentials) != known:
+            write_private(path, json.dumps(asdict(credentials), indent=2))
         return credentials

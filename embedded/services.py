@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from embedded import processes
+from embedded.first_key import ensure_first_key
 from embedded.ports import LOOPBACK, PortBook
 from embedded.processes import Command
 from embedded.server import Site
@@ -27,6 +28,8 @@ def start_services(
     stack: Stack, site: Site, environ: Mapping[str, str], report: Callable[[str], None]
 ) -> Stack:
     """Migrate the database, then start the API and a worker and wait until both answer."""
+    if not environ.get("API_KEY_PEPPER") and not environ.get("API_KEY_PEPPER_FILE"):
+        stack = stack.with_variable("API_KEY_PEPPER", site.credentials.api_key_pepper)
     environment = {**environ, **stack.environment()}
     report("database: migrating")
     _migrate(site, environment)
@@ -35,6 +38,7 @@ def start_services(
     port = PortBook(site.data_dir / "ports.json").take(["api"])["api"]
     api_url = f"http://{LOOPBACK}:{port}"
     stack = _start(stack, _api_command(site, environment, port), lambda: _answers(f"{api_url}/readyz"))
+    ensure_first_key(site.data_dir, api_url, environment)
 
     report("worker: starting")
     node = f"condenser-{os.getpid()}@{socket.gethostname()}"

@@ -49,6 +49,10 @@ class Stack(BaseModel):
         """Return the environment variables by which the service finds this stack."""
         return dict(self.variables)
 
+    def with_variable(self, name: str, value: str) -> "Stack":
+        """Return the stack with a variable more."""
+        return self.model_copy(update={"variables": self.variables | {name: value}})
+
     def dead_processes(self) -> list[ProcessRecord]:
         """Return the processes that have ended, though nobody stopped the stack."""
         return [record for record in self.processes if record.find() is None]

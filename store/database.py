@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from store.errors import UnavailableError
 from store.settings import Settings
+from store.tenancy import TenantSession
 
 __all__ = ["Clock", "Engine", "Page", "Session", "create_engine", "ping", "server_now", "transaction"]
 
@@ -68,14 +69,24 @@ def create_engine(settings: Settings) -> Engine:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Session]:
+def transaction(engine: Engine, *, tenant_id: str | None = None) -> Iterator[Session]:
     """Open a session that commits on success and rolls back on any error.
 
+    Parameters
+    ----------
+    engine
+        The pool of connections.
+    tenant_id
+        On whose behalf: the session then sees and changes rows of this tenant alone (`store.tenancy`). None
+        for what the service does by itself.
+
+    Notes
+    -----
     Objects stay readable after the commit. Raises `UnavailableError` when Postgres cannot be reached or
     gives up waiting; the commit may then have happened or not.
     """
     try:
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with TenantSession(engine, tenant_id=tenant_id) as session, session.begin():
             yield session
     except (OperationalError, InterfaceError, sqlalchemy.exc.TimeoutError) as error:
         raise UnavailableError(f"Postgres does not answer: {error.__class__.__name__}") from error

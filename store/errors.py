@@ -37,6 +37,58 @@ class NotFoundError(CondenserError):
     title = "Not found"
 
 
+class MissingSettingError(CondenserError):
+    """A setting that this process cannot do without is not set."""
+
+    code = "missing_setting"
+    title = "A setting is missing"
+
+
+class UnauthenticatedError(CondenserError):
+    """The request does not say who sends it, or not in a way that can be believed."""
+
+    code = "missing_api_key"
+    title = "An API key is needed"
+
+
+class MalformedApiKeyError(UnauthenticatedError):
+    """What was sent as a key cannot be one."""
+
+    code = "malformed_api_key"
+    title = "Malformed API key"
+
+
+class InvalidApiKeyError(UnauthenticatedError):
+    """The key was never made here, or was revoked."""
+
+    code = "invalid_api_key"
+    title = "Invalid API key"
+
+
+class ExpiredApiKeyError(UnauthenticatedError):
+    """The key was good until a time that is over."""
+
+    code = "expired_api_key"
+    title = "The API key has expired"
+
+
+class MissingScopeError(CondenserError):
+    """The key is good, but does not allow this.
+
+    Attributes
+    ----------
+    scope
+        What it would have to allow.
+    """
+
+    code = "missing_scope"
+    title = "The API key does not allow this"
+
+    def __init__(self, detail: str, *, scope: str, field: str | None = None) -> None:
+        super().__init__(detail, field=field)
+        self.scope = scope
+
+
 class ConflictError(CondenserError):
     """The request is sound but does not fit the present state."""
 
@@ -70,6 +122,29 @@ class CancelRequestedError(ConflictError):
 
     code = "cancel_requested"
     title = "The job is being cancelled"
+
+
+class QuotaExceededError(ConflictError):
+    """The tenant has as much of something as it may have.
+
+    Attributes
+    ----------
+    quota
+        Name of the limit.
+    limit, present
+        What it may have, and what it has or asks for; None when that is not known.
+    """
+
+    code = "quota_exceeded"
+    title = "The quota is used up"
+
+    def __init__(
+        self, detail: str, *, quota: str, limit: int, present: int | None, field: str | None = None
+    ) -> None:
+        super().__init__(detail, field=field)
+        self.quota = quota
+        self.limit = limit
+        self.present = present
 
 
 class InvalidInputError(CondenserError):

@@ -1,18 +1,20 @@
 """Requests that create something once, however often they are sent.
 
-The record of a key is written in the transaction that creates the job. A second request with the same key
-waits for the first one's commit, then gets the first one's job.
+A key belongs to the session's tenant; another tenant's equal key is another key. The record of a key is
+written in the transaction that creates the job. A second request with the same key waits for the first one's
+commit, then gets the first one's job.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from store.errors import IdempotencyConflictError
 from store.models import IdempotencyRecord
+from store.tenancy import tenant_of
 
 LIFETIME = timedelta(hours=24)
 
@@ -45,14 +47,13 @@ def reserve(session: Session, idempotency: IdempotencyKey, *, job_id: str, now: 
     str
         ``job_id`` when the key was free, else the id of the job made with it before.
     """
-    session.execute(
-        delete(IdempotencyRecord).where(
-            IdempotencyRecord.key == idempotency.key, IdempotencyRecord.expires_at <= now
-        )
-    )
+    tenant_id = tenant_of(session)
+    this = and_(IdempotencyRecord.tenant_id == tenant_id, IdempotencyRecord.key == idempotency.key)
+    session.execute(delete(IdempotencyRecord).where(this, IdempotencyRecord.expires_at <= now))
     reserved: str | None = session.scalar(
         insert(IdempotencyRecord)
         .values(
+            tenant_id=tenant_id,
             key=idempotency.key,
             fingerprint=idempotency.fingerprint,
             job_id=job_id,
@@ -64,7 +65,7 @@ def reserve(session: Session, idempotency: IdempotencyKey, *, job_id: str, now: 
     )
     if reserved is not None:
         return reserved
-    record = session.scalars(select(IdempotencyRecord).where(IdempotencyRecord.key == idempotency.key)).one()
+    record = session.scalars(select(IdempotencyRecord).where(this)).one()
     if record.fingerprint != idempotency.fingerprint:
         raise IdempotencyConflictError(
             "This idempotency key was used before with another request body.", field="Idempotency-Key"

@@ -1,4 +1,4 @@
-"""Identifiers of jobs: UUIDs of version 7, which sort by the time of their making."""
+"""Identifiers of jobs, keys and tenants: UUIDs of version 7, which sort by the time of their making."""
 
 import secrets
 from datetime import datetime
@@ -8,12 +8,17 @@ from store.errors import NotFoundError
 
 
 def new_job_id(now: datetime) -> str:
-    """Make an id for a job created at ``now``.
+    """Make an id for a job created at ``now``."""
+    return new_id(now)
+
+
+def new_id(now: datetime) -> str:
+    """Make an id for something created at ``now``.
 
     Parameters
     ----------
     now
-        Its milliseconds lead the id, so ids of later jobs sort after those of earlier ones.
+        Its milliseconds lead the id, so ids of later things sort after those of earlier ones.
 
     References
     ----------
@@ -30,8 +35,13 @@ def new_job_id(now: datetime) -> str:
 
 
 def parse_job_id(text: str) -> str:
-    """Bring an id from outside into its one written form; `NotFoundError` when it cannot be an id."""
+    """Bring a job's id from outside into its one written form; `NotFoundError` when it cannot be an id."""
+    return parse_id(text, "job")
+
+
+def parse_id(text: str, kind: str) -> str:
+    """Bring the id of a kind of thing into its one written form; `NotFoundError` when it cannot be an id."""
     try:
         return str(UUID(text))
     except ValueError:
-        raise NotFoundError("There is no such job.") from None
+        raise NotFoundError(f"There is no such {kind}.") from None

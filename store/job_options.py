@@ -18,7 +18,8 @@ class JobOptions(BaseModel):
         default=0,
         ge=-MOST_URGENT,
         le=MOST_URGENT,
-        description="Of the jobs that wait in a queue the one with the highest goes first, then the oldest.",
+        description="Of a tenant's jobs that wait in a queue the one with the highest goes first, then the "
+        "oldest.",
     )
     max_runtime_s: float | None = Field(
         default=None,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, extract, func, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, exists, extract, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
@@ -55,7 +55,19 @@ from store.ids import new_job_id, parse_job_id
 from store.job_options import JobOptions
 from store.leases import lock_under_lease, run_seconds, stop_wish
 from store.micro_batch import micro_batch_of, smaller_micro_batch, with_micro_batch
-from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status
+from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status, Tenant
+from store.quotas import (
+    NO_LIMITS,
+    Quotas,
+    check_submission,
+    is_below_running_limit,
+    lock_tenant,
+    may_run_more,
+    running_jobs_of_tenant,
+    try_lock_tenant,
+)
+from store.stored_bytes import bytes_of_job, count_bytes
+from store.tenancy import tenant_of
 
 ALLOWED_MOVES: Mapping[Status, frozenset[Status]] = {
     "queued": frozenset({"running", "paused", "cancelled"}),
@@ -96,6 +108,7 @@ def create_job(
     options: JobOptions = JobOptions(),  # noqa: B008  # immutable
     idempotency: IdempotencyKey | None = None,
     job_id: str | None = None,
+    quotas: Quotas = NO_LIMITS,
 ) -> Job:
     """Write a queued job with its first event.
 
@@ -103,6 +116,7 @@ def create_job(
     ----------
     session
         An open transaction; the job exists once it commits, and the caller may then ring the queue's bell.
+        The job belongs to the session's tenant.
     spec
         The validated specification.
     queue
@@ -115,19 +129,28 @@ def create_job(
         When its key was used before with the same request, that request's job is returned.
     job_id
         Id of the new job; made from ``now`` by default. A returned job with another id is a replay.
+    quotas
+        Limits of tenants that have none of their own.
 
     Returns
     -------
     Job
         The job with its transitions.
+
+    Raises
+    ------
+    QuotaExceededError
+        If the tenant may not submit it.
     """
     job_id = job_id or new_job_id(now)
     if idempotency is not None:
         bound = reserve(session, idempotency, job_id=job_id, now=now)
         if bound != job_id:
             return get_job(session, bound)
+    check_submission(session, spec.captions, quotas)
     job = Job(
         id=job_id,
+        tenant_id=tenant_of(session),
         status="queued",
         queue=queue,
         teacher=spec.teacher,
@@ -223,22 +246,65 @@ def claim_job(
 
 
 def claim_next(
-    session: Session, *, queue: str, worker: str, now: datetime, lease_seconds: float
+    session: Session,
+    *,
+    queue: str,
+    worker: str,
+    now: datetime,
+    lease_seconds: float,
+    quotas: Quotas = NO_LIMITS,
 ) -> Claim | None:
-    """Take the job of a queue whose turn it is: the one of highest priority, then the oldest.
+    """Take the job of a queue whose turn it is.
 
-    A job that somebody else is about to take or to change is passed over. None when no job waits.
+    First goes the tenant with the fewest running jobs, of several the one that was served longest ago; of its
+    jobs the one of highest priority, then the oldest. So no tenant can hold up another, however many jobs it
+    submits and however urgent it calls them. A tenant that may run no more is passed over, and so is a job
+    that somebody else is about to take or to change.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    queue
+        Jobs of this queue.
+    worker
+        Its name.
+    now
+        Time of the claim.
+    lease_seconds
+        For how long.
+    quotas
+        Limits of tenants that have none of their own.
+
+    Returns
+    -------
+    Claim or None
+        None when no job waits that may be taken.
     """
-    job_id = session.scalar(
-        select(Job.id)
-        .where(Job.status == "queued", Job.queue == queue, is_due(now))
-        .order_by(Job.priority.desc(), Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    if job_id is None:
-        return None
-    return claim_job(session, job_id=job_id, worker=worker, now=now, lease_seconds=lease_seconds)
+    waits = and_(Job.status == "queued", Job.queue == queue, is_due(now))
+    has_waiting = exists().where(Job.tenant_id == Tenant.id, waits).correlate(Tenant)
+    tenant_ids = session.scalars(
+        select(Tenant.id)
+        .where(has_waiting, is_below_running_limit(quotas))
+        .order_by(running_jobs_of_tenant(), Tenant.claimed_at.nulls_first(), Tenant.id)
+    ).all()
+    for position, tenant_id in enumerate(tenant_ids):
+        # Nobody waits for one tenant while holding another.
+        lock = lock_tenant if position == 0 else try_lock_tenant
+        tenant = lock(session, tenant_id)
+        if tenant is None or not may_run_more(session, tenant, quotas):
+            continue
+        job_id = session.scalar(
+            select(Job.id)
+            .where(Job.tenant_id == tenant_id, waits)
+            .order_by(Job.priority.desc(), Job.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        if job_id is not None:
+            tenant.claimed_at = now
+            return claim_job(session, job_id=job_id, worker=worker, now=now, lease_seconds=lease_seconds)
+    return None
 
 
 def is_due(now: datetime) -> ColumnElement[bool]:
@@ -478,15 +544,15 @@ def delete_job(session: Session, *, job_id: str, now: datetime) -> None:
     Deleting it again changes nothing. `JobRunningError` while a worker is at work on it.
     """
     job_id = parse_job_id(job_id)
-    deleted = session.scalar(
-        delete(Job)
-        .where(Job.id == job_id, Job.status != "running")
-        .returning(Job.id)
-        .execution_options(synchronize_session=False)
-    )
-    if deleted is not None:
-        session.execute(insert(DeletedJob).values(job_id=job_id, deleted_at=now))
-    elif session.get(DeletedJob, job_id) is None:
+    this = and_(Job.id == job_id, Job.status != "running")
+    # Locked before its files are added up, so that no worker can take it and store more.
+    tenant_id = session.scalar(select(Job.tenant_id).where(this).with_for_update())
+    if tenant_id is not None:
+        stored = bytes_of_job(session, job_id)
+        session.execute(delete(Job).where(this).execution_options(synchronize_session=False))
+        session.execute(insert(DeletedJob).values(job_id=job_id, tenant_id=tenant_id, deleted_at=now))
+        count_bytes(session, tenant_id, -stored)
+    elif session.scalar(select(DeletedJob.job_id).where(DeletedJob.job_id == job_id)) is None:
         get_job(session, job_id)
         raise JobRunningError("The job is running. Cancel or pause it first.")
 

@@ -19,6 +19,7 @@ from store.errors import LeaseLostError
 from store.events import NewEvent, insert_events
 from store.models import PHASES, Artifact, ArtifactKind, Job, MetricPoint
 from store.progress import overall_progress
+from store.stored_bytes import count_bytes
 
 StopWish = Literal["cancel", "max_runtime", "pause"]
 """Why the holder of a lease shall stop."""
@@ -150,8 +151,9 @@ def add_artifacts(
             ]
         )
         .on_conflict_do_nothing()
-        .returning(Artifact.path)
+        .returning(Artifact.size)
     ).all()
+    count_bytes(session, job.tenant_id, sum(added))
     if not added or event is None:
         return
     job = _update(session, job_id, lease_token, {"last_sequence": Job.last_sequence + 1}, now=now)
@@ -162,16 +164,21 @@ def forget_checkpoints(
     session: Session, *, job_id: str, lease_token: int, steps_by_attempt: Sequence[tuple[int, int]]
 ) -> None:
     """Delete the rows of checkpoints, given as (attempt, step), before their files are deleted."""
-    lock_under_lease(session, job_id, lease_token)
+    job = lock_under_lease(session, job_id, lease_token)
+    freed = 0
     for attempt, step in steps_by_attempt:
-        session.execute(
-            delete(Artifact).where(
+        deleted = (
+            delete(Artifact)
+            .where(
                 Artifact.job_id == job_id,
                 Artifact.kind == "checkpoint_file",
                 Artifact.attempt == attempt,
                 Artifact.step == step,
             )
+            .returning(Artifact.size)
         )
+        freed += sum(session.scalars(deleted.execution_options(synchronize_session=False)))
+    count_bytes(session, job.tenant_id, -freed)
 
 
 def _update(

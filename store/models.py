@@ -19,9 +19,10 @@ from sqlalchemy import (
     MetaData,
     Text,
     Uuid,
+    func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
@@ -43,13 +44,19 @@ Reason = Literal[
     "resumed_by_user",
     "retried_by_user",
 ]
+Scope = Literal["read", "write", "admin"]
 ArtifactKind = Literal["student_archive", "student_file", "checkpoint_file", "sample", "log", "result"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 PHASES: tuple[Phase, ...] = get_args(Phase)
 REASONS: tuple[Reason, ...] = get_args(Reason)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
+
+DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
+DEFAULT_TENANT_NAME = "default"
+"""Owner of what was made without naming a tenant, as by the release that knew of none."""
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -77,15 +84,79 @@ class Base(DeclarativeBase):
         Status: Text(),
         Phase: Text(),
         Reason: Text(),
+        Scope: Text(),
         ArtifactKind: Text(),
     }
 
 
-def _job_reference() -> Mapped[str]:
-    return mapped_column(Uuid(as_uuid=False), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+class Tenant(Base):
+    """A group of users that share jobs and quotas, and see nothing of others.
+
+    A quota of None is the installation's default. ``bytes_stored`` counts the files of all its jobs;
+    ``claimed_at`` is when a worker last took one of them, so that tenants take turns.
+    """
+
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    queued_jobs: Mapped[int | None]
+    running_jobs: Mapped[int | None]
+    max_bytes_stored: Mapped[int | None] = mapped_column(BigInteger)
+    captions_per_job: Mapped[int | None]
+    bytes_stored: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    claimed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Job(Base):
+class OfTenant:
+    """A row that belongs to a tenant; `store.tenancy` keeps it from the others.
+
+    The server's default is for the release that does not name a tenant.
+    """
+
+    tenant_id: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False),
+        ForeignKey("tenants.id"),
+        default=DEFAULT_TENANT_ID,
+        server_default=DEFAULT_TENANT_ID,
+    )
+
+
+class OfJob:
+    """A row that belongs to a job, and with it to the job's tenant."""
+
+    job_id: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+class ApiKey(OfTenant, Base):
+    """A key that lets its bearer in; of the key itself only a digest is kept.
+
+    ``shown`` is its beginning, by which people tell keys apart. ``created_by`` is the key that made it; None
+    for one that an operator made.
+    """
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        CheckConstraint("scopes <@ ARRAY['read', 'write', 'admin'] AND scopes <> '{}'", name="scopes"),
+        Index("ix_api_keys_tenant_id", "tenant_id", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    name: Mapped[str]
+    shown: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[Scope]] = mapped_column(ARRAY(Text))
+    created_by: Mapped[str | None] = mapped_column(Uuid(as_uuid=False))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class Job(OfTenant, Base):
     """One distillation job.
 
     ``attempt`` counts how often a worker took the job and names the folder of its files; ``attempts_used``
@@ -108,6 +179,18 @@ class Job(Base):
         ),
         Index("ix_jobs_queued", "queue", "hinted_at", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
+        Index(
+            "ix_jobs_turn",
+            "tenant_id",
+            "queue",
+            text("priority DESC"),
+            "id",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index("ix_jobs_running", "tenant_id", postgresql_where=text("status = 'running'")),
+        Index("ix_jobs_tenant", "tenant_id", "id"),
+        Index("ix_jobs_tenant_status", "tenant_id", "status", "id"),
+        Index("ix_jobs_tenant_teacher", "tenant_id", "teacher", "id"),
         Index("ix_jobs_status", "status", "id"),
         Index("ix_jobs_teacher", "teacher", "id"),
     )
@@ -151,13 +234,12 @@ class Job(Base):
     )
 
 
-class JobTransition(Base):
+class JobTransition(OfJob, Base):
     """A move of a job to a status; ``sequence`` is that of the event which told of it."""
 
     __tablename__ = "job_transitions"
     __table_args__ = (_one_of("status", STATUSES), _one_of("reason", REASONS))
 
-    job_id: Mapped[str] = _job_reference()
     sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
     status: Mapped[Status]
     reason: Mapped[Reason | None]
@@ -165,12 +247,11 @@ class JobTransition(Base):
     at: Mapped[datetime]
 
 
-class JobEvent(Base):
+class JobEvent(OfJob, Base):
     """Something that happened to a job; sequences start at 1 and have no gap."""
 
     __tablename__ = "job_events"
 
-    job_id: Mapped[str] = _job_reference()
     sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
     attempt: Mapped[int]
     at: Mapped[datetime]
@@ -178,19 +259,18 @@ class JobEvent(Base):
     data: Mapped[dict[str, Any]]
 
 
-class MetricPoint(Base):
+class MetricPoint(OfJob, Base):
     """One value of one training metric at one step of one attempt."""
 
     __tablename__ = "metric_points"
 
-    job_id: Mapped[str] = _job_reference()
     name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(Integer, primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
     value: Mapped[float]
 
 
-class Artifact(Base):
+class Artifact(OfJob, Base):
     """A file in the object store that belongs to an attempt; the row exists only once the upload is complete.
 
     ``path`` is relative to the attempt's folder. The files of one checkpoint are recorded together, so a
@@ -200,7 +280,6 @@ class Artifact(Base):
     __tablename__ = "artifacts"
     __table_args__ = (_one_of("kind", ARTIFACT_KINDS), Index("ix_artifacts_kind", "job_id", "kind", "step"))
 
-    job_id: Mapped[str] = _job_reference()
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
     path: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[ArtifactKind]
@@ -211,7 +290,7 @@ class Artifact(Base):
     created_at: Mapped[datetime]
 
 
-class DeletedJob(Base):
+class DeletedJob(OfTenant, Base):
     """A deleted job whose objects are still to be removed; ``swept_at`` is when they first were."""
 
     __tablename__ = "deleted_jobs"
@@ -221,11 +300,21 @@ class DeletedJob(Base):
     swept_at: Mapped[datetime | None]
 
 
-class IdempotencyRecord(Base):
-    """A key under which a job was created, with a fingerprint of the request that carried it."""
+class IdempotencyRecord(OfTenant, Base):
+    """A key under which a job was created, with a fingerprint of the request that carried it.
+
+    Keys of different tenants have nothing to do with each other.
+    """
 
     __tablename__ = "idempotency_records"
 
+    tenant_id: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False),
+        ForeignKey("tenants.id"),
+        primary_key=True,
+        default=DEFAULT_TENANT_ID,
+        server_default=DEFAULT_TENANT_ID,
+    )
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
     job_id: Mapped[str] = mapped_column(

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from store.database import server_now, transaction
@@ -22,7 +22,9 @@ from store.jobs import end_over_time, is_due, requeue_expired, settle_requests
 from store.models import Job
 from store.objects import ObjectStore
 from store.queue import count_hints, send_job_hint
+from store.quotas import NO_LIMITS, Quotas, may_start
 from store.settings import Settings
+from store.stored_bytes import recount_bytes
 from store.sweeper import abort_stale_uploads, remove_deleted_jobs
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         over_time = end_over_time(session, now=now, slack_seconds=slack)
         settled = settle_requests(session, now=now)
         forget_expired(session, now=now)
-        waiting = _count_queued(session, now)
+        waiting = _count_queued(session, now, Quotas.by_default(settings))
     if taken_back:
         logger.warning("took back %d jobs whose workers stopped reporting: %s", len(taken_back), taken_back)
     if over_time:
@@ -72,7 +74,13 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
 
 
 def unclaimed_jobs(
-    session: Session, *, queue: str, older_than: datetime, limit: int, now: datetime
+    session: Session,
+    *,
+    queue: str,
+    older_than: datetime,
+    limit: int,
+    now: datetime,
+    quotas: Quotas = NO_LIMITS,
 ) -> list[str]:
     """Pick queued jobs to send a hint for, the most urgent first, and note that one is sent now.
 
@@ -88,10 +96,12 @@ def unclaimed_jobs(
         Most jobs to pick.
     now
         Time of the hints.
+    quotas
+        Limits of tenants that have none of their own; jobs that may not run because of them are left out.
     """
     picked = (
         select(Job.id)
-        .where(Job.status == "queued", Job.queue == queue, is_due(now))
+        .where(Job.status == "queued", Job.queue == queue, is_due(now), may_start(quotas))
         .where(Job.hinted_at.is_(None) | (Job.hinted_at < older_than))
         .order_by(Job.priority.desc(), Job.hinted_at.nulls_first(), Job.id)
         .limit(limit)
@@ -112,6 +122,7 @@ def run_reconciler(engine: Engine, objects: ObjectStore, settings: Settings, sto
                 remove_deleted_jobs(engine, objects, now)
                 if time.monotonic() >= next_sweep:
                     abort_stale_uploads(objects, now)
+                    recount_bytes(engine)
                     next_sweep = time.monotonic() + settings.sweep_seconds
         except UnavailableError as error:
             logger.warning("reconciler: %s", error.detail)
@@ -122,8 +133,9 @@ def run_reconciler(engine: Engine, objects: ObjectStore, settings: Settings, sto
         stop.wait(settings.reconcile_seconds)
 
 
-def _count_queued(session: Session, now: datetime) -> dict[str, int]:
-    counted = select(Job.queue, func.count()).where(Job.status == "queued", is_due(now)).group_by(Job.queue)
+def _count_queued(session: Session, now: datetime, quotas: Quotas) -> dict[str, int]:
+    may_be_taken = and_(Job.status == "queued", is_due(now), may_start(quotas))
+    counted = select(Job.queue, func.count()).where(may_be_taken).group_by(Job.queue)
     return {queue: int(jobs) for queue, jobs in session.execute(counted)}
 
 
@@ -142,7 +154,14 @@ def _send_missing_hints(
             return sent
         with transaction(engine) as session:
             older_than = now - timedelta(seconds=settings.reconcile_seconds)
-            picked = unclaimed_jobs(session, queue=queue, older_than=older_than, limit=missing, now=now)
+            picked = unclaimed_jobs(
+                session,
+                queue=queue,
+                older_than=older_than,
+                limit=missing,
+                now=now,
+                quotas=Quotas.by_default(settings),
+            )
         for job_id in picked:
             send_job_hint(settings, job_id, queue)
             sent.append(job_id)

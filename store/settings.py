@@ -7,10 +7,12 @@ never part of a ``repr``.
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from store.errors import MissingSettingError
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -57,6 +59,27 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
+    api_key_pepper: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Secret of 32 characters or more that digests of API keys are made with. The API needs "
+        "it, and another one makes all keys invalid.",
+    )
+    api_key_pepper_file: Path | None = Field(default=None, description="File that holds API_KEY_PEPPER.")
+    quota_queued_jobs: int | None = Field(
+        default=10_000,
+        ge=0,
+        description="Jobs of a tenant that may wait; a tenant's own row goes before this.",
+    )
+    quota_running_jobs: int | None = Field(default=None, ge=0, description="Jobs of a tenant at a time.")
+    quota_bytes_stored: int | None = Field(default=None, ge=0, description="Files of a tenant's jobs.")
+    quota_captions_per_job: int | None = Field(default=None, ge=1)
+    rate_limit_per_minute: int | None = Field(
+        default=6_000, ge=1, description="Requests with one key; no limit when empty."
+    )
+    key_cache_seconds: float = Field(
+        default=5, ge=0, description="A checked key is good for so long, also when it was revoked elsewhere."
+    )
     data_dir: Path = Path(".condenser")
     teachers_dirs: Annotated[list[Path], NoDecode] = Field(default=[], validate_default=True)
     worker_queue: str = "cpu"
@@ -90,6 +113,14 @@ class Settings(BaseSettings):
     def _name_the_driver(cls, url: str) -> str:
         return normalise_database_url(url)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_pepper(cls, values: dict[str, Any]) -> dict[str, Any]:
+        file = values.get("api_key_pepper_file")
+        if file and not values.get("api_key_pepper"):
+            return {**values, "api_key_pepper": Path(file).read_text(encoding="utf-8").strip()}
+        return values
+
     @field_validator("teachers_dirs", mode="before")
     @classmethod
     def _split_and_add_bundled(cls, value: object) -> object:
@@ -106,6 +137,17 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [host.strip().lower() for host in value.split(",") if host.strip()]
         return value
+
+    def required_pepper(self) -> str:
+        """Give the pepper of API keys; `MissingSettingError` when there is none."""
+        if self.api_key_pepper is None:
+            raise MissingSettingError(
+                "API_KEY_PEPPER is not set. API keys are made and checked with it: set it, or "
+                "API_KEY_PEPPER_FILE, to a secret of 32 characters or more that stays the same, such as the "
+                "output of `openssl rand -hex 32`.",
+                field="API_KEY_PEPPER",
+            )
+        return self.api_key_pepper.get_secret_value()
 
     @property
     def captions_folder(self) -> Path:

@@ -35,6 +35,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RUN_FOLDER_VARIABLE = "CONDENSER_TEST_RUN"
 RUN_FOLDERS = Path(tempfile.gettempdir()) / f"condenser-tests-{os.getuid()}"
 TEMPLATE = "migrated"
+DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
+TEST_PEPPER = "a pepper that only tests are made with"
 
 _run_locks: list[Any] = []
 
@@ -186,6 +188,10 @@ def _empty(database_url: str) -> None:
         ).fetchone()
         assert tables is not None
         connection.execute(f"TRUNCATE {tables[0]} RESTART IDENTITY".encode())
+        # As the migrations leave it.
+        connection.execute(
+            f"INSERT INTO tenants (id, name) VALUES ('{DEFAULT_TENANT_ID}', 'default')".encode()
+        )
 
 
 @pytest.fixture
@@ -242,6 +248,8 @@ def service_environment(
         "REDIS_URL": redis_url,
         "S3_BUCKET": bucket,
         "DATA_DIR": str(tmp_path / "data"),
+        "API_KEY_PEPPER": TEST_PEPPER,
+        "RATE_LIMIT_PER_MINUTE": "1000000",
     }
     return stack.environment() | own
 
@@ -262,6 +270,30 @@ def engine(settings: "Settings") -> Iterator["Engine"]:
     engine = create_engine(settings)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def tenant_id(engine: "Engine") -> Callable[[str], str]:
+    """Ids of tenants by their names; one that is not there is made."""
+    from store.database import server_now, transaction
+    from store.tenants import ensure_tenant
+
+    def find(name: str) -> str:
+        with transaction(engine) as session:
+            return ensure_tenant(session, name, now=server_now(session))
+
+    return find
+
+
+@pytest.fixture
+def api_key(engine: "Engine", settings: "Settings") -> str:
+    """A key of the tenant ``default`` that may do everything."""
+    from store.api_keys import create_key
+    from store.database import server_now, transaction
+
+    with transaction(engine) as session:
+        now, pepper = server_now(session), settings.required_pepper()
+        return create_key(session, name="test", scopes=["write", "admin"], pepper=pepper, now=now).key
 
 
 @pytest.fixture

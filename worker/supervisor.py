@@ -12,6 +12,7 @@ import threading
 from store.database import Clock, Engine, server_now, transaction
 from store.jobs import Claim, claim_next
 from store.objects import ObjectStore
+from store.quotas import Quotas
 from store.settings import Settings
 from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
@@ -130,4 +131,5 @@ class Supervisor:
                 worker=self._worker,
                 now=self._clock(session),
                 lease_seconds=self._settings.lease_seconds,
+                quotas=Quotas.by_default(self._settings),
             )

@@ -16,7 +16,7 @@ from api.jobs.streams import stream_events
 from api.openapi import Responses, media, problems
 from api.pagination import MAX_INTEGER, Limit, ListPage
 from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts, entity_tag, matches
-from api.services import Services, ServicesDependency
+from api.tenant_services import TenantServices, TenantServicesDependency
 from store.models import Status
 
 MAX_WAIT_SECONDS = 60
@@ -74,7 +74,7 @@ CREATED: Responses = {
     responses={**CREATED, **problems(400, 409, 413, 415, 422, 503)},
 )
 def create_job(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     submission: SubmissionBody,
     idempotency_key: IdempotencyKeyHeader,
     background: BackgroundTasks,
@@ -89,7 +89,7 @@ def create_job(
 
 
 def _announce(
-    services: Services, accepted: service.Accepted, background: BackgroundTasks, response: Response
+    services: TenantServices, accepted: service.Accepted, background: BackgroundTasks, response: Response
 ) -> schemas.Job:
     """Say where a new job is, and tell the workers of it."""
     response.headers["Location"] = accepted.job.links["self"]
@@ -102,7 +102,7 @@ def _announce(
 
 @router.get("", summary="List jobs", responses=problems(422, 503))
 def list_jobs(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     after: Annotated[
         str | None, Query(max_length=100, description="Cursor: the `next` of the page before.")
     ] = None,
@@ -125,7 +125,7 @@ def list_jobs(
     },
 )
 async def read_job(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     job_id: JobId,
     response: Response,
     wait: Annotated[
@@ -158,7 +158,7 @@ async def read_job(
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=problems(404, 409, 422, 503))
-def cancel_job(services: ServicesDependency, job_id: JobId) -> schemas.Job:
+def cancel_job(services: TenantServicesDependency, job_id: JobId) -> schemas.Job:
     """Cancel a job that waits or is paused at once, or ask the worker of a running one to stop.
 
     The worker hears of it within a heartbeat (10 s). Its trainer then writes a checkpoint; one that takes
@@ -168,7 +168,7 @@ def cancel_job(services: ServicesDependency, job_id: JobId) -> schemas.Job:
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", responses=problems(404, 409, 422, 503))
-def pause_job(services: ServicesDependency, job_id: JobId) -> schemas.Job:
+def pause_job(services: TenantServicesDependency, job_id: JobId) -> schemas.Job:
     """Pause a queued job at once, or ask the worker of a running one to stop, as for a cancel.
 
     A paused job keeps its checkpoints and frees its accelerator. Asking twice is harmless.
@@ -177,7 +177,7 @@ def pause_job(services: ServicesDependency, job_id: JobId) -> schemas.Job:
 
 
 @router.post("/{job_id}/resume", summary="Resume a paused job", responses=problems(404, 409, 422, 503))
-def resume_job(services: ServicesDependency, job_id: JobId, background: BackgroundTasks) -> schemas.Job:
+def resume_job(services: TenantServicesDependency, job_id: JobId, background: BackgroundTasks) -> schemas.Job:
     """Queue a paused job again; any worker goes on from its last checkpoint.
 
     While the worker of a running job has yet to hear that it shall pause, this withdraws the wish. A job that
@@ -190,7 +190,7 @@ def resume_job(services: ServicesDependency, job_id: JobId, background: Backgrou
     "/{job_id}/retry", summary="Try a failed or cancelled job again", responses=problems(404, 409, 422, 503)
 )
 def retry_job(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     job_id: JobId,
     background: BackgroundTasks,
     from_scratch: Annotated[
@@ -202,7 +202,7 @@ def retry_job(
     return _tell_workers(services, job, background)
 
 
-def _tell_workers(services: Services, job: schemas.Job, background: BackgroundTasks) -> schemas.Job:
+def _tell_workers(services: TenantServices, job: schemas.Job, background: BackgroundTasks) -> schemas.Job:
     if job.status == "queued":
         background.add_task(hints.send, services.settings, job)
     return job
@@ -216,7 +216,7 @@ def _tell_workers(services: Services, job: schemas.Job, background: BackgroundTa
     responses={**CREATED, **problems(400, 404, 409, 413, 422, 503)},
 )
 def clone_job(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     job_id: JobId,
     idempotency_key: IdempotencyKeyHeader,
     background: BackgroundTasks,
@@ -233,7 +233,7 @@ def clone_job(
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422, 503))
-def delete_job(services: ServicesDependency, job_id: JobId) -> None:
+def delete_job(services: TenantServicesDependency, job_id: JobId) -> None:
     """Delete a job that does not run, with its history and all its files.
 
     The job is gone at once; its files follow within seconds. Deleting it twice is harmless.
@@ -258,7 +258,7 @@ def delete_job(services: ServicesDependency, job_id: JobId) -> None:
     },
 )
 async def list_events(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     request: Request,
     job_id: JobId,
     after: Annotated[
@@ -302,7 +302,7 @@ async def list_events(
     },
 )
 def list_metrics(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     request: Request,
     job_id: JobId,
     name: Annotated[list[str] | None, Query(description="Only these curves.", max_length=100)] = None,
@@ -318,25 +318,25 @@ def list_metrics(
 
 
 @router.get("/{job_id}/artifacts", summary="Files of a job", responses=problems(404, 422, 503))
-def list_artifacts(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
+def list_artifacts(services: TenantServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
     """List the files that a job has left, each with a link to download it."""
     return ListPage(items=service.list_files(services, job_id, kinds=None))
 
 
 @router.get("/{job_id}/samples", summary="Sample pictures", responses=problems(404, 422, 503))
-def list_samples(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
+def list_samples(services: TenantServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
     """List the grids of pictures that were drawn during training, by step."""
     return ListPage(items=service.list_files(services, job_id, kinds=["sample"]))
 
 
 @router.get("/{job_id}/logs", summary="Logs of the trainer", responses=problems(404, 422, 503))
-def list_logs(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
+def list_logs(services: TenantServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
     """List the trainer's logs, one for each attempt that has ended."""
     return ListPage(items=service.list_files(services, job_id, kinds=["log"]))
 
 
 @router.get("/{job_id}/checkpoints", summary="Checkpoints", responses=problems(404, 422, 503))
-def list_checkpoints(services: ServicesDependency, job_id: JobId) -> ListPage[schemas.Checkpoint]:
+def list_checkpoints(services: TenantServicesDependency, job_id: JobId) -> ListPage[schemas.Checkpoint]:
     """List the complete checkpoints of a job, the newest first."""
     return ListPage(items=service.list_checkpoints(services, job_id))
 
@@ -349,6 +349,6 @@ def list_checkpoints(services: ServicesDependency, job_id: JobId) -> ListPage[sc
     response_description="The archive of the student's folder is at Location, for an hour.",
     responses=problems(404, 409, 422, 503),
 )
-def read_weights(services: ServicesDependency, job_id: JobId) -> str:
+def read_weights(services: TenantServicesDependency, job_id: JobId) -> str:
     """Redirect to a ZIP archive of the student, a folder that diffusers loads."""
     return service.link_to_weights(services, job_id)

@@ -15,15 +15,16 @@ class InFlightKeys:
     """The keys of the requests under way in this process; safe to use from many threads."""
 
     def __init__(self) -> None:
-        self._keys: set[str] = set()
+        self._keys: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     @contextmanager
-    def hold(self, key: str | None) -> Iterator[None]:
-        """Hold a key while its request is worked on; `RequestInProgressError` when another one holds it."""
-        if key is None:
+    def hold(self, tenant_id: str, idempotency_key: str | None) -> Iterator[None]:
+        """Hold a tenant's key while its request is worked on; `RequestInProgressError` when it is held."""
+        if idempotency_key is None:
             yield
             return
+        key = (tenant_id, idempotency_key)
         with self._lock:
             if key in self._keys:
                 raise RequestInProgressError(

@@ -63,7 +63,7 @@ class JobSummary(BaseModel):
     attempt: int = Field(description="How often a worker has taken the job.")
     cancel_requested: bool = Field(description="Its worker is asked to stop, for good.")
     pause_requested: bool = Field(description="Its worker is asked to stop, until the job is resumed.")
-    priority: int = Field(description="The highest of a queue goes first.")
+    priority: int = Field(description="The highest of a tenant's jobs in a queue goes first.")
     max_runtime_s: float | None = Field(description="Seconds that the job may run.")
     not_before: datetime | None = Field(description="No worker takes it before this time.")
     queue: str = Field(description="Class of accelerator that the job waits for.")

@@ -14,15 +14,16 @@ from api.jobs import schemas
 from api.jobs.requests import Submission, changed_submission
 from api.jobs.validation import resolve_spec
 from api.pagination import ListPage
-from api.services import Services
+from api.tenant_services import TenantServices
 from core.spec import DistillationSpec
 from store import artifacts, events, jobs, metrics
-from store.database import server_now, transaction
+from store.database import server_now
 from store.errors import InvalidInputError
 from store.idempotency import IdempotencyKey
 from store.ids import new_job_id
 from store.job_options import JobOptions
 from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
+from store.quotas import Quotas
 
 LINK_SECONDS = 3_600
 FARTHEST_START = timedelta(days=366)
@@ -45,13 +46,14 @@ class EventBatch:
     is_last: bool
 
 
-def submit_job(services: Services, submission: Submission, idempotency_key: str | None) -> Accepted:
+def submit_job(services: TenantServices, submission: Submission, idempotency_key: str | None) -> Accepted:
     """Check a specification and write the job, or find the job that the same request made before."""
     fingerprint = _fingerprint(submission.spec, submission.options)
     idempotency = IdempotencyKey(idempotency_key, fingerprint) if idempotency_key else None
     spec = resolve_spec(submission.spec, services.settings)
     job_id = new_job_id(datetime.now(UTC))
-    with services.in_flight.hold(idempotency_key), transaction(services.engine) as session:
+    held = services.in_flight.hold(services.caller.tenant_id, idempotency_key)
+    with held, services.transaction() as session:
         now = server_now(session)
         job = jobs.create_job(
             session,
@@ -61,6 +63,7 @@ def submit_job(services: Services, submission: Submission, idempotency_key: str 
             now=now,
             idempotency=idempotency,
             job_id=job_id,
+            quotas=Quotas.by_default(services.settings),
         )
     return Accepted(job=schemas.Job.as_accepted(job), is_replay=job.id != job_id)
 
@@ -85,28 +88,28 @@ def _timely(options: JobOptions, now: datetime) -> JobOptions:
 
 
 def clone_job(
-    services: Services, job_id: str, changes: Mapping[str, Any], idempotency_key: str | None
+    services: TenantServices, job_id: str, changes: Mapping[str, Any], idempotency_key: str | None
 ) -> Accepted:
     """Submit a job's specification and options again, with some fields changed."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         job = jobs.get_job(session, job_id)
     options = JobOptions(priority=job.priority, max_runtime_s=job.max_runtime_s)
     return submit_job(services, changed_submission(job.spec, options, changes), idempotency_key)
 
 
 def list_jobs(
-    services: Services, *, after: str | None, limit: int, status: Status | None, teacher: str | None
+    services: TenantServices, *, after: str | None, limit: int, status: Status | None, teacher: str | None
 ) -> ListPage[schemas.JobSummary]:
     """List jobs, the newest first."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         page = jobs.list_jobs(session, after=after, limit=limit, status=status, teacher=teacher)
     items = [schemas.JobSummary.of(job) for job in page.items]
     return ListPage(items=items, has_more=page.has_more, next=page.next)
 
 
-def read_job(services: Services, job_id: str) -> schemas.Job:
+def read_job(services: TenantServices, job_id: str) -> schemas.Job:
     """Read one job."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         return schemas.Job.of(jobs.get_job(session, job_id))
 
 
@@ -115,40 +118,40 @@ def has_ended(job: schemas.Job) -> bool:
     return job.status in TERMINAL_STATUSES
 
 
-def cancel_job(services: Services, job_id: str) -> schemas.Job:
+def cancel_job(services: TenantServices, job_id: str) -> schemas.Job:
     """Cancel a job, or ask its worker to stop."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         return schemas.Job.of(jobs.request_cancel(session, job_id=job_id, now=server_now(session)))
 
 
-def pause_job(services: Services, job_id: str) -> schemas.Job:
+def pause_job(services: TenantServices, job_id: str) -> schemas.Job:
     """Pause a job, or ask its worker to stop."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         return schemas.Job.of(jobs.request_pause(session, job_id=job_id, now=server_now(session)))
 
 
-def resume_job(services: Services, job_id: str) -> schemas.Job:
+def resume_job(services: TenantServices, job_id: str) -> schemas.Job:
     """Queue a paused job again."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         return schemas.Job.of(jobs.resume_job(session, job_id=job_id, now=server_now(session)))
 
 
-def retry_job(services: Services, job_id: str, *, from_scratch: bool) -> schemas.Job:
+def retry_job(services: TenantServices, job_id: str, *, from_scratch: bool) -> schemas.Job:
     """Queue a failed or cancelled job again."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         now = server_now(session)
         return schemas.Job.of(jobs.retry_job(session, job_id=job_id, from_scratch=from_scratch, now=now))
 
 
-def delete_job(services: Services, job_id: str) -> None:
+def delete_job(services: TenantServices, job_id: str) -> None:
     """Delete a job that does not run."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         jobs.delete_job(session, job_id=job_id, now=server_now(session))
 
 
-def read_events(services: Services, job_id: str, *, after: int, limit: int) -> EventBatch:
+def read_events(services: TenantServices, job_id: str, *, after: int, limit: int) -> EventBatch:
     """Read the events of a job after a sequence number; `NotFoundError` once it was deleted."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         page = events.list_events(session, job_id, after=after, limit=limit)
         if not page.items:
             jobs.get_job(session, job_id)
@@ -160,10 +163,10 @@ def read_events(services: Services, job_id: str, *, after: int, limit: int) -> E
 
 
 def read_metrics(
-    services: Services, job_id: str, *, names: Sequence[str] | None, after_step: int, limit: int
+    services: TenantServices, job_id: str, *, names: Sequence[str] | None, after_step: int, limit: int
 ) -> list[schemas.MetricSeries]:
     """Read a job's curves, each up to a number of points."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         job_id = jobs.get_job(session, job_id).id
         series = []
         for name in metrics.list_metric_names(session, job_id):
@@ -185,18 +188,18 @@ def read_metrics(
 
 
 def list_files(
-    services: Services, job_id: str, *, kinds: Sequence[ArtifactKind] | None
+    services: TenantServices, job_id: str, *, kinds: Sequence[ArtifactKind] | None
 ) -> list[schemas.StoredFile]:
     """List a job's files of some kinds, each with a link."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         job_id = jobs.get_job(session, job_id).id
         rows = artifacts.list_artifacts(session, job_id, kinds=kinds)
     return [_stored_file(services, row) for row in rows]
 
 
-def list_checkpoints(services: Services, job_id: str) -> list[schemas.Checkpoint]:
+def list_checkpoints(services: TenantServices, job_id: str) -> list[schemas.Checkpoint]:
     """List a job's complete checkpoints, the one to resume from first."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         job_id = jobs.get_job(session, job_id).id
         checkpoints = artifacts.list_checkpoints(session, job_id)
     return [
@@ -209,9 +212,9 @@ def list_checkpoints(services: Services, job_id: str) -> list[schemas.Checkpoint
     ]
 
 
-def link_to_weights(services: Services, job_id: str) -> str:
+def link_to_weights(services: TenantServices, job_id: str) -> str:
     """Make a link to the archive of the student of a job that has succeeded."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         job = jobs.get_job(session, job_id)
         if job.status not in TERMINAL_STATUSES:
             raise WeightsNotReadyError(f"The job is {job.status}; its weights come when it has succeeded.")
@@ -220,7 +223,7 @@ def link_to_weights(services: Services, job_id: str) -> str:
     return services.objects.presigned_get(archive.key, filename=name, expires_seconds=LINK_SECONDS)
 
 
-def _stored_file(services: Services, row: Artifact) -> schemas.StoredFile:
+def _stored_file(services: TenantServices, row: Artifact) -> schemas.StoredFile:
     return schemas.StoredFile(
         kind=row.kind,
         attempt=row.attempt,

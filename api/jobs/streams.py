@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.jobs import service
 from api.jobs.schemas import JobEvent
-from api.services import Services
+from api.tenant_services import TenantServices
 from store.errors import NotFoundError, UnavailableError
 
 LOGGER = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ RECONNECT_MILLISECONDS = 1_000
 EVENTS_PER_READ = 200
 
 
-async def stream_events(services: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
+async def stream_events(services: TenantServices, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Yield the events after a sequence number, and every later one as it happens.
 
     Parameters

@@ -47,8 +47,10 @@ def demo(
 
 
 def _distil(stack: "Stack", file: Path, directory: Path) -> None:
+    from embedded.first_key import first_key
+
     spec = read_spec(file)
-    with Condenser(str(stack.api_url)) as condenser:
+    with Condenser(str(stack.api_url), first_key(stack.data_dir)) as condenser:
         began = monotonic()
         job = condenser.jobs.create(spec)
         tell(f"job {job.id} at {stack.api_url}")

@@ -17,11 +17,15 @@ from sqlalchemy import Engine
 
 from api.app import create_app
 from core.spec import DistillationSpec
+from store.api_keys import Caller
 from store.database import server_now, transaction
 from store.events import NewEvent
 from store.jobs import Claim, claim_job, create_job, finish_succeeded
+from store.key_format import new_key
 from store.leases import record_events
+from store.models import DEFAULT_TENANT_ID
 from store.settings import Settings
+from tests.conftest import TEST_PEPPER
 
 TEACHER = "tiny"
 UNET_CONFIG = {
@@ -56,7 +60,12 @@ def write_teacher(folder: Path) -> Path:
 @pytest.fixture
 def api_settings(settings: Settings, teachers_dir: Path) -> Settings:
     """This test's servers, and waits that are short."""
-    changes: dict[str, Any] = {"teachers_dirs": [teachers_dir], "watch_seconds": 0.05, "ping_seconds": 0.1}
+    changes: dict[str, Any] = {
+        "teachers_dirs": [teachers_dir],
+        "watch_seconds": 0.05,
+        "ping_seconds": 0.1,
+        "key_cache_seconds": 3_600,
+    }
     return Settings.model_validate(settings.model_dump() | changes)
 
 
@@ -87,6 +96,8 @@ def offline_settings(teachers_dir: Path, tmp_path_factory: pytest.TempPathFactor
             "s3_secret_access_key": "nothing",
             "data_dir": tmp_path_factory.mktemp("data"),
             "teachers_dirs": [teachers_dir],
+            "api_key_pepper": TEST_PEPPER,
+            "key_cache_seconds": 3_600,
         }
     )
 
@@ -113,15 +124,21 @@ class Server(uvicorn.Server):
         return f"http://127.0.0.1:{port}"
 
 
+OWNER_KEY = new_key()
+OWNER = Caller(DEFAULT_TENANT_ID, "019ab2c4-0000-7c3a-9d52-0b6a4be1d9aa", frozenset({"write", "admin"}))
+
+
 @contextmanager
 def serving(settings: Settings) -> Iterator[httpx.Client]:
-    """Serve an application, and give a client of it."""
+    """Serve an application, and give a client of it with a key that the application checked a moment ago."""
     server = Server(settings)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         assert server.answers.wait(20)
-        with httpx.Client(base_url=server.url, timeout=20, trust_env=False) as client:
+        server.app.state.services.keys.remember(OWNER_KEY, OWNER)
+        headers = {"Authorization": f"Bearer {OWNER_KEY}"}
+        with httpx.Client(base_url=server.url, timeout=20, trust_env=False, headers=headers) as client:
             yield client
     finally:
         server.should_exit = True

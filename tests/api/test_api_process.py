@@ -38,6 +38,7 @@ def process(
 def test_sigterm_ends_streams_and_polls_at_once(
     process: "subprocess.Popen[bytes]",
     free_port: int,
+    api_key: str,
     jobs: Any,
     eventually: Callable[..., Any],
     tmp_path: Path,
@@ -54,7 +55,9 @@ def test_sigterm_ends_streams_and_polls_at_once(
 
     eventually(is_ready, 30)
     with (
-        httpx.Client(base_url=url, timeout=20, trust_env=False) as client,
+        httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=20, trust_env=False
+        ) as client,
         client.stream("GET", f"/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as stream,
         client.stream("GET", f"/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as abandoned,
     ):
@@ -73,8 +76,9 @@ def test_sigterm_ends_streams_and_polls_at_once(
 
 def test_a_poll_is_answered_when_the_service_stops(api_settings: Settings, serve: Any, jobs: Any) -> None:
     job_id = jobs.submit()
-    request = f"GET /jobs/{job_id}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with serve(api_settings) as client:
+        key = client.headers["Authorization"]
+        request = f"GET /jobs/{job_id}?wait=60 HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n\r\n"
         poll = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
         poll.sendall(request.encode())
         # Requests are taken in order: once this later one is answered, the poll is being waited for.

@@ -182,7 +182,9 @@ def test_many_watchers_hold_neither_connections_nor_threads(
 
     async def watch_all(http: httpx.Client) -> list[int]:
         limits = httpx.Limits(max_connections=watchers)
-        client = httpx.AsyncClient(base_url=http.base_url, limits=limits, timeout=50, trust_env=False)
+        client = httpx.AsyncClient(
+            base_url=http.base_url, headers=http.headers, limits=limits, timeout=50, trust_env=False
+        )
         async with client:
             polls = [client.get(f"/jobs/{job_id}", params={"wait": 45}) for _ in range(watchers // 2)]
             streams = [client.get(f"/jobs/{job_id}/events", headers=SSE) for _ in range(watchers // 2)]

@@ -77,9 +77,9 @@ def api_url(api_settings: Settings, eventually: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def condenser(api_url: str) -> Iterator[Condenser]:
+def condenser(api_url: str, api_key: str) -> Iterator[Condenser]:
     """A client of the API of this test."""
-    with Condenser(api_url) as client:
+    with Condenser(api_url, api_key) as client:
         yield client
 
 

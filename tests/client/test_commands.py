@@ -23,8 +23,9 @@ job = succeeded_job
 
 
 @pytest.fixture
-def environment(api_url: str) -> dict[str, str]:
-    return {**os.environ, "CONDENSER_URL": api_url, "PYTHONPATH": str(REPOSITORY)}
+def environment(api_url: str, api_key: str) -> dict[str, str]:
+    named = {"CONDENSER_URL": api_url, "CONDENSER_API_KEY": api_key, "PYTHONPATH": str(REPOSITORY)}
+    return {**os.environ, **named}
 
 
 @pytest.fixture

@@ -131,12 +131,14 @@ def test_wait_gives_up_when_its_time_is_over(condenser: Condenser) -> None:
         condenser.jobs.create(SPEC).wait(timeout_seconds=0.2)
 
 
-def test_events_come_in_order_without_gaps_though_the_stream_breaks(api_url: str, worker: Worker) -> None:
-    with relay_to(api_url) as relay, Condenser(relay.url) as condenser:
+def test_events_come_in_order_without_gaps_though_the_stream_breaks(
+    api_url: str, api_key: str, worker: Worker
+) -> None:
+    with relay_to(api_url) as relay, Condenser(relay.url, api_key) as condenser:
         job = condenser.jobs.create(SPEC)
         relay.cut_after = 600
         condenser.close()
-        with Condenser(relay.url) as watching:
+        with Condenser(relay.url, api_key) as watching:
             events = watching.jobs._transport and job_events(watching, job.id)
             first = next(events)
             assert (first.sequence, first.data["status"]) == (1, "queued")
@@ -163,16 +165,16 @@ def test_events_of_an_ended_job_end_at_once(condenser: Condenser) -> None:
     assert list(job.events(after=2)) == []
 
 
-def test_a_lost_answer_to_a_submission_makes_one_job(api_url: str) -> None:
-    with relay_to(api_url) as relay, Condenser(relay.url) as condenser:
+def test_a_lost_answer_to_a_submission_makes_one_job(api_url: str, api_key: str) -> None:
+    with relay_to(api_url) as relay, Condenser(relay.url, api_key) as condenser:
         relay.lose_answers = 1
         job = condenser.jobs.create(SPEC)
         assert [known.id for known in condenser.jobs.list()] == [job.id]
     assert relay.connections == 2
 
 
-def test_requests_are_repeated_while_the_service_is_away(api_url: str) -> None:
-    with relay_to(api_url) as relay, Condenser(relay.url) as condenser:
+def test_requests_are_repeated_while_the_service_is_away(api_url: str, api_key: str) -> None:
+    with relay_to(api_url) as relay, Condenser(relay.url, api_key) as condenser:
         relay.refuse = 2
         assert condenser.teachers.list()[0].id == "tiny"
 

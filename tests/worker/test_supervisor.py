@@ -264,7 +264,8 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(
     # The reconciler, an hour later as far as it can tell, gives the job to another worker.
     with transaction(workplace.engine) as session:
         later = server_now(session) + timedelta(hours=1)
-        assert requeue_expired(session, now=later, max_attempts=3) == [job_id]
+        # It passes over a job whose row the worker holds at that moment, for a beat or a record.
+        assert eventually(lambda: requeue_expired(session, now=later, max_attempts=3)) == [job_id]
         claim = claim_job(session, job_id=job_id, worker="other", now=later, lease_seconds=60)
     assert claim is not None
     taken_over = workplace.job(job_id)

@@ -1,0 +1,165 @@
+"""How much a tenant may have: the installation's defaults, and what the tenant's own row says instead.
+
+Queued jobs, stored bytes and captions are checked when a job is submitted, the number of running jobs when a
+worker takes one (`store.jobs.claim_next`). The tenant's row is locked meanwhile, so that requests at the same
+time cannot pass a limit together.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Integer, ScalarSelect, Select, func, literal, or_, select
+from sqlalchemy.orm import Session
+
+from core.spec import CaptionSource, FileCaptions, HubCaptions, InlineCaptions
+from store.errors import QuotaExceededError
+from store.models import Job, Tenant
+from store.settings import Settings
+from store.tenancy import tenant_of
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """Limits of a tenant; None for no limit."""
+
+    queued_jobs: int | None = None
+    running_jobs: int | None = None
+    bytes_stored: int | None = None
+    captions_per_job: int | None = None
+
+    @classmethod
+    def by_default(cls, settings: Settings) -> "Quotas":
+        """Give the limits of tenants that have none of their own."""
+        return cls(
+            queued_jobs=settings.quota_queued_jobs,
+            running_jobs=settings.quota_running_jobs,
+            bytes_stored=settings.quota_bytes_stored,
+            captions_per_job=settings.quota_captions_per_job,
+        )
+
+    def of(self, tenant: Tenant) -> "Quotas":
+        """Give the limits of a tenant, with these as defaults."""
+
+        def first(own: int | None, default: int | None) -> int | None:
+            return default if own is None else own
+
+        return Quotas(
+            queued_jobs=first(tenant.queued_jobs, self.queued_jobs),
+            running_jobs=first(tenant.running_jobs, self.running_jobs),
+            bytes_stored=first(tenant.max_bytes_stored, self.bytes_stored),
+            captions_per_job=first(tenant.captions_per_job, self.captions_per_job),
+        )
+
+
+NO_LIMITS = Quotas()
+
+
+def check_submission(session: Session, captions: CaptionSource, defaults: Quotas) -> None:
+    """Refuse a job that its tenant may not submit.
+
+    Parameters
+    ----------
+    session
+        The transaction that goes on to write the job; it holds the tenant's row from here on.
+    captions
+        The job's.
+    defaults
+        Limits of tenants that have none of their own.
+
+    Raises
+    ------
+    QuotaExceededError
+        It names the limit and the present value.
+    """
+    tenant = lock_tenant(session, tenant_of(session))
+    quotas = defaults.of(tenant)
+    if quotas.captions_per_job is not None:
+        _check_captions(captions, quotas.captions_per_job)
+    if quotas.queued_jobs is not None:
+        queued = session.scalar(_count(Job.tenant_id == tenant.id, Job.status == "queued")) or 0
+        if queued >= quotas.queued_jobs:
+            raise QuotaExceededError(
+                f"{queued} jobs of tenant {tenant.name} are queued, and {quotas.queued_jobs} may be. "
+                "Wait until one runs, or cancel one.",
+                quota="queued_jobs",
+                limit=quotas.queued_jobs,
+                present=queued,
+            )
+    if quotas.bytes_stored is not None and tenant.bytes_stored >= quotas.bytes_stored:
+        raise QuotaExceededError(
+            f"Tenant {tenant.name} stores {tenant.bytes_stored} bytes, and may store {quotas.bytes_stored}. "
+            "Delete jobs whose files are not needed.",
+            quota="bytes_stored",
+            limit=quotas.bytes_stored,
+            present=tenant.bytes_stored,
+        )
+
+
+def _check_captions(captions: CaptionSource, limit: int) -> None:
+    """Refuse more captions than allowed; of a source that does not say how many it has, a limit is wanted."""
+    if isinstance(captions, InlineCaptions) and len(captions.texts) > limit:
+        raise QuotaExceededError(
+            f"The job has {len(captions.texts)} captions, and one job may have {limit}.",
+            quota="captions_per_job",
+            limit=limit,
+            present=len(captions.texts),
+            field="captions.texts",
+        )
+    if isinstance(captions, FileCaptions | HubCaptions) and (
+        captions.limit is None or captions.limit > limit
+    ):
+        asked = "all captions of its source" if captions.limit is None else f"{captions.limit} captions"
+        raise QuotaExceededError(
+            f"The job asks for {asked}, and one job may have {limit}: set captions.limit.",
+            quota="captions_per_job",
+            limit=limit,
+            present=captions.limit,
+            field="captions.limit",
+        )
+
+
+def may_run_more(session: Session, tenant: Tenant, defaults: Quotas) -> bool:
+    """Tell whether another job of a tenant may run, whose row the caller has locked."""
+    limit = defaults.of(tenant).running_jobs
+    if limit is None:
+        return True
+    running = session.scalar(_count(Job.tenant_id == tenant.id, Job.status == "running")) or 0
+    return running < limit
+
+
+def running_jobs_of_tenant() -> ScalarSelect[int]:
+    """Number of running jobs of the tenant of the enclosing query."""
+    return _count(Job.tenant_id == Tenant.id, Job.status == "running").correlate(Tenant).scalar_subquery()
+
+
+def is_below_running_limit(defaults: Quotas) -> ColumnElement[bool]:
+    """Condition on a tenant that a further job of it may run."""
+    limit = func.coalesce(Tenant.running_jobs, literal(defaults.running_jobs, Integer))
+    return or_(limit.is_(None), running_jobs_of_tenant() < limit)
+
+
+def may_start(defaults: Quotas) -> ColumnElement[bool]:
+    """Condition on a job that its tenant may have a further one running."""
+    return Job.tenant_id.in_(select(Tenant.id).where(is_below_running_limit(defaults)))
+
+
+def lock_tenant(session: Session, tenant_id: str) -> Tenant:
+    """Lock a tenant's row against everybody who counts; rows that refer to it can still be written."""
+    return session.scalars(_locked(tenant_id, skip_locked=False)).one()
+
+
+def try_lock_tenant(session: Session, tenant_id: str) -> Tenant | None:
+    """Lock a tenant's row unless somebody else has it."""
+    return session.scalars(_locked(tenant_id, skip_locked=True)).one_or_none()
+
+
+def _locked(tenant_id: str, *, skip_locked: bool) -> Select[Tenant]:
+    return (
+        select(Tenant)
+        .where(Tenant.id == tenant_id)
+        .with_for_update(key_share=True, skip_locked=skip_locked)
+        .execution_options(populate_existing=True)
+    )
+
+
+def _count(*conditions: ColumnElement[bool]) -> Select[int]:
+    return select(func.count(Job.id)).where(*conditions)
