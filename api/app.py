@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from api import health, problems
 from api.body_limit import BodyLimitMiddleware
+from api.captions import endpoints as captions
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
 from api.openapi import describe, operation_id
@@ -36,6 +37,7 @@ allowed values. Lists come in pages: pass `next` as `after` while `has_more` is 
 """
 TAGS = [
     {"name": "jobs", "description": "Submit jobs, watch them, and fetch what they leave."},
+    {"name": "captions", "description": "Upload the captions that students learn from."},
     {"name": "teachers", "description": "The models that can be distilled."},
     {"name": "health", "description": "For load balancers and operators."},
 ]
@@ -54,13 +56,17 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    for router in (jobs.router, teachers.router, health.router):
+    for router in (jobs.router, captions.router, teachers.router, health.router):
         app.include_router(router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)
     app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
     app.add_exception_handler(HTTPException, problems.handle_http_exception)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        own_limits={("POST", captions.UPLOAD_PATH): settings.max_caption_file_bytes},
+    )
     app.add_middleware(HostGuardMiddleware, public_hosts=settings.public_hosts)
     app.add_middleware(RequestContextMiddleware)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # the framework's documented way

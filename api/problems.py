@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.errors import MalformedIdempotencyKeyError, UnsupportedMediaTypeError
+from api.errors import MalformedIdempotencyKeyError, TooManyUploadsError, UnsupportedMediaTypeError
 from api.field_errors import FieldError, explain_validation_error
 from store import errors
 
@@ -36,6 +36,7 @@ STATUS_OF_ERROR: tuple[tuple[type[errors.CondenserError], int], ...] = (
     (errors.InvalidInputError, 422),
     (errors.IdempotencyConflictError, 422),
     (errors.UnavailableError, 503),
+    (TooManyUploadsError, 503),
 )
 """The first class that an error is an instance of decides its status; anything else is a 500."""
 
@@ -151,6 +152,7 @@ async def handle_condenser_error(request: Request, error: Exception) -> Response
         title=error.title,
         detail=error.detail,
         field_errors=field_errors,
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.captions.slots import UploadSlots
 from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
 from store.database import create_engine, transaction
@@ -30,6 +31,7 @@ class Services:
         self.engine = create_engine(settings)
         self.objects = ObjectStore(settings)
         self.in_flight = InFlightKeys()
+        self.upload_slots = UploadSlots()
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
     def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:

@@ -16,17 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.caption_formats import compression_of, format_of
 from core.errors import BadCaptionsError
 from core.spec import FileCaptions
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 USUAL_COLUMNS = ("caption", "text", "prompt")
 PARQUET_ROWS = 4_096
 
@@ -40,7 +33,7 @@ def read_file(source: FileCaptions) -> Iterator[str]:
         It names the file and, where there is one, the row.
     """
     path = Path(source.path)
-    rows = READERS[source.format or _format_of(path)](path, source.column)
+    rows = READERS[source.format or format_of(path.name) or "text"](path, source.column)
     try:
         yield from islice(rows, source.limit)
     except (OSError, pa.ArrowException) as error:
@@ -49,12 +42,6 @@ def read_file(source: FileCaptions) -> Iterator[str]:
         raise BadCaptionsError(
             f"{path.name} cannot be read: {problem}", "check the path and that the file is whole"
         ) from error
-
-
-def _format_of(path: Path) -> str:
-    """Return the format that a file's name speaks of; text where it speaks of none."""
-    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
-    return SUFFIXES.get(suffixes[-1] if suffixes else "", "text")
 
 
 def _read_text(path: Path, column: str | None) -> Iterator[str]:
@@ -134,7 +121,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _open(path: Path) -> Any:
     """Open a file as a binary stream, its compression, if any, undone."""
-    compression = COMPRESSIONS.get(path.suffix)
+    compression = compression_of(path.name)
     return io.BufferedReader(pa.input_stream(str(path), compression)) if compression else path.open("rb")
 
 

@@ -21,6 +21,8 @@ from core.caption_sources import (
     FileCaptions,
     HubCaptions,
     InlineCaptions,
+    S3Captions,
+    UploadedCaptions,
 )
 from core.errors import InvalidStudentError, UnknownTeacherError
 from core.few_step_spec import FewStepSpec
@@ -63,11 +65,13 @@ __all__ = [
     "MethodSpec",
     "ParameterBudget",
     "RandomConditioningSpec",
+    "S3Captions",
     "Student",
     "StudentPreset",
     "TeacherInfo",
     "TrainingSpec",
     "UnknownTeacherError",
+    "UploadedCaptions",
     "WidthStudent",
     "choose_student",
     "derive_student",

@@ -72,6 +72,20 @@ class CancelRequestedError(ConflictError):
     title = "The job is being cancelled"
 
 
+class CaptionsInUseError(ConflictError):
+    """A job that has not ended reads the captions."""
+
+    code = "captions_in_use"
+    title = "The captions are in use"
+
+
+class UploadExpiredError(ConflictError):
+    """An upload took so long that what it had stored was removed."""
+
+    code = "upload_expired"
+    title = "The upload took too long"
+
+
 class InvalidInputError(CondenserError):
     """A field of the request has a value that cannot be used."""
 

@@ -1,4 +1,4 @@
-"""Identifiers of jobs: UUIDs of version 7, which sort by the time of their making."""
+"""Identifiers: UUIDs of version 7, which sort by the time of their making."""
 
 import secrets
 from datetime import datetime
@@ -7,13 +7,13 @@ from uuid import UUID
 from store.errors import NotFoundError
 
 
-def new_job_id(now: datetime) -> str:
-    """Make an id for a job created at ``now``.
+def new_id(now: datetime) -> str:
+    """Make an id for something created at ``now``.
 
     Parameters
     ----------
     now
-        Its milliseconds lead the id, so ids of later jobs sort after those of earlier ones.
+        Its milliseconds lead the id, so ids of later things sort after those of earlier ones.
 
     References
     ----------
@@ -29,9 +29,27 @@ def new_job_id(now: datetime) -> str:
     return str(UUID(int=value))
 
 
-def parse_job_id(text: str) -> str:
-    """Bring an id from outside into its one written form; `NotFoundError` when it cannot be an id."""
+def new_job_id(now: datetime) -> str:
+    """Make an id for a job created at ``now``."""
+    return new_id(now)
+
+
+def parse_id(text: str, kind: str) -> str:
+    """Bring an id from outside into its one written form; `NotFoundError` when it cannot be an id.
+
+    Parameters
+    ----------
+    text
+        What the client sent.
+    kind
+        What it should be the id of, in words.
+    """
     try:
         return str(UUID(text))
     except ValueError:
-        raise NotFoundError("There is no such job.") from None
+        raise NotFoundError(f"There is no such {kind}.") from None
+
+
+def parse_job_id(text: str) -> str:
+    """Bring a job's id from outside into its one written form; `NotFoundError` when it cannot be one."""
+    return parse_id(text, "job")

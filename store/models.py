@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -49,6 +50,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 PHASES: tuple[Phase, ...] = get_args(Phase)
 REASONS: tuple[Reason, ...] = get_args(Reason)
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
+DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -236,3 +238,40 @@ class IdempotencyRecord(Base):
     )
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class CaptionFile(Base):
+    """A file of captions that somebody uploaded.
+
+    The object under ``key`` is complete and has this ``sha256``. Rows of one tenant with the same content share
+    one object.
+    """
+
+    __tablename__ = "caption_files"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "sha256", "name"),
+        Index("ix_caption_files_tenant_id", "tenant_id", "id"),
+        Index("ix_caption_files_key", "key"),
+    )
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), server_default=DEFAULT_TENANT_ID)
+    name: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    key: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class UnclaimedObject(Base):
+    """A key of the object store that no other row speaks of: an upload under way, or what is to be removed.
+
+    ``remove_at`` is when the sweeper may remove it. Once ``removing`` is set it will, and an upload to that key
+    can no longer be completed.
+    """
+
+    __tablename__ = "unclaimed_objects"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    remove_at: Mapped[datetime] = mapped_column(index=True)
+    removing: Mapped[bool] = mapped_column(default=False)

@@ -81,6 +81,12 @@ class Settings(BaseSettings):
         default=None, description="Folder that caption files must lie in; DATA_DIR/captions when empty."
     )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Largest request body.")
+    max_caption_file_bytes: int = Field(
+        default=2 * 2**30, ge=1, description="Largest caption file to upload, or to fetch from S3."
+    )
+    upload_silence_seconds: float = Field(
+        default=60, gt=0, description="An upload of which nothing arrives for so long is given up."
+    )
     watch_seconds: float = Field(default=0.5, gt=0, description="A watched job's change is seen this soon.")
     stream_seconds: float = Field(default=600, gt=0, description="Longest life of an event stream.")
     ping_seconds: float = Field(default=15, gt=0, description="Pause after which a silent stream pings.")

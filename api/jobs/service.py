@@ -15,14 +15,14 @@ from api.jobs.requests import Submission, changed_submission
 from api.jobs.validation import resolve_spec
 from api.pagination import ListPage
 from api.services import Services
-from core.spec import DistillationSpec
-from store import artifacts, events, jobs, metrics
-from store.database import server_now, transaction
-from store.errors import InvalidInputError
+from core.spec import DistillationSpec, UploadedCaptions
+from store import artifacts, caption_files, events, jobs, metrics
+from store.database import Session, server_now, transaction
+from store.errors import InvalidInputError, NotFoundError
 from store.idempotency import IdempotencyKey
 from store.ids import new_job_id
 from store.job_options import JobOptions
-from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
+from store.models import DEFAULT_TENANT_ID, TERMINAL_STATUSES, Artifact, ArtifactKind, Status
 
 LINK_SECONDS = 3_600
 FARTHEST_START = timedelta(days=366)
@@ -62,7 +62,20 @@ def submit_job(services: Services, submission: Submission, idempotency_key: str 
             idempotency=idempotency,
             job_id=job_id,
         )
+        if job.id == job_id:
+            _hold_captions(session, spec)
     return Accepted(job=schemas.Job.as_accepted(job), is_replay=job.id != job_id)
+
+
+def _hold_captions(session: Session, spec: DistillationSpec) -> None:
+    """Refuse captions that were never uploaded; those that were stay until the job has ended."""
+    if isinstance(spec.captions, UploadedCaptions):
+        try:
+            caption_files.hold_caption_file(session, spec.captions.id, tenant_id=DEFAULT_TENANT_ID)
+        except NotFoundError as error:
+            raise InvalidInputError(
+                "There is no caption file of that id; POST /captions makes one.", field="captions.id"
+            ) from error
 
 
 def _fingerprint(spec: DistillationSpec, options: JobOptions) -> str:
