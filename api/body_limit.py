@@ -30,9 +30,7 @@ class BodyLimitMiddleware:
         Limits of routes that pass their body on instead of holding it, by method and path.
     """
 
-    def __init__(
-        self, app: ASGIApp, max_body_bytes: int, own_limits: Mapping[tuple[str, str], int]
-    ) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, own_limits: Mapping[tuple[str, str], int]) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.own_limits = own_limits

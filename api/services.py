@@ -13,6 +13,7 @@ from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
 from store.database import create_engine, transaction
 from store.objects import ObjectStore
+from store.remote_objects import RemoteObjects
 from store.settings import Settings
 from store.versions import latest_sequences
 
@@ -30,6 +31,7 @@ class Services:
         self.settings = settings
         self.engine = create_engine(settings)
         self.objects = ObjectStore(settings)
+        self.remote_objects = RemoteObjects(settings)
         self.in_flight = InFlightKeys()
         self.upload_slots = UploadSlots()
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)

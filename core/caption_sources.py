@@ -79,6 +79,10 @@ class S3Captions(_FetchedCaptions):
     uri: Annotated[str, AfterValidator(check_object_reference)] = Field(
         max_length=1_100, examples=["s3://data/captions/laion.parquet"]
     )
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
+        default=None,
+        description="Which content the object must have; that of the time of submission by default.",
+    )
 
 
 class HubCaptions(SpecModel):

@@ -33,6 +33,8 @@ from core.spec import (
     FileCaptions,
     HubCaptions,
     InlineCaptions,
+    S3Captions,
+    UploadedCaptions,
 )
 
 FOLDER = "set"
@@ -99,7 +101,9 @@ class CaptionSet:
         return ["" if index == len(self) else next(texts) for index in indices]
 
 
-def prepare_captions(spec: DistillationSpec, folder: Path, teachers: list[Path]) -> CaptionSet:
+def prepare_captions(
+    spec: DistillationSpec, folder: Path, teachers: list[Path], fetched: Path | None = None
+) -> CaptionSet:
     """Read a job's captions, choose the drawn ones, and write the set; or open the one written before.
 
     Parameters
@@ -110,6 +114,8 @@ def prepare_captions(spec: DistillationSpec, folder: Path, teachers: list[Path])
         Where the set goes.
     teachers
         Folders of teachers, where bundled caption sets are.
+    fetched
+        The file that the captions were fetched into, where they lie elsewhere.
 
     Raises
     ------
@@ -121,7 +127,7 @@ def prepare_captions(spec: DistillationSpec, folder: Path, teachers: list[Path])
     if not description.exists() or json.loads(description.read_text(encoding="utf-8"))["of"] != identity:
         with replacing(folder / FOLDER) as temporary:
             temporary.mkdir()
-            _write_set(spec, identity, temporary, teachers)
+            _write_set(spec, identity, temporary, read_captions(spec.captions, teachers, fetched))
     return open_captions(folder)
 
 
@@ -138,13 +144,20 @@ def open_captions(folder: Path) -> CaptionSet:
     )
 
 
-def read_captions(source: CaptionSource, teachers: list[Path]) -> Iterator[str]:
+def read_captions(source: CaptionSource, teachers: list[Path], fetched: Path | None = None) -> Iterator[str]:
     """Yield the captions of a source in its order, as they are."""
     match source:
         case InlineCaptions():
             yield from source.texts
         case FileCaptions():
             yield from read_file(source)
+        case UploadedCaptions() | S3Captions():
+            if fetched is None:
+                raise BadCaptionsError(
+                    f"captions of kind {source.kind} are not read from here",
+                    "name the file that they were fetched into",
+                )
+            yield from read_file(source.at(fetched))
         case HubCaptions():
             yield from read_hub(source)
         case BundledCaptions():
@@ -170,13 +183,13 @@ def report_captions(captions: CaptionSet, spec: DistillationSpec, events: EventW
         events.warning("no caption has a word of drawn.hold_out: nothing is held out")
 
 
-def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, teachers: list[Path]) -> None:
+def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, texts: Iterable[str]) -> None:
     report, hold_out = CaptionReport(), HoldOut(spec.drawn.hold_out)
     held_out = array("q")
     drawn_texts = spec.drawn.texts if isinstance(spec.drawn, DrawnByText) else []
     index_of = dict.fromkeys(map(normalise, drawn_texts), -1)
     with CaptionPoolWriter(folder) as pool:
-        for text in clean_captions(read_captions(spec.captions, teachers), spec.caption_limits, report):
+        for text in clean_captions(texts, spec.caption_limits, report):
             if text in hold_out:
                 held_out.append(pool.count)
             if text in index_of:

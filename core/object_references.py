@@ -43,8 +43,18 @@ class ObjectReference:
         if not text.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
             raise ValueError(f"must be of the form {SCHEME}bucket/key")
         if not is_plain_key(key):
-            raise ValueError("must have a key without empty parts, dots for parts, backslashes or control characters")
+            raise ValueError(
+                "must have a key without empty parts, dots for parts, backslashes or control characters"
+            )
         return cls(bucket, key)
+
+    @classmethod
+    def parse_prefix(cls, text: str) -> Self:
+        """Read what is to be a prefix of other references: a bucket alone will do."""
+        bucket = text.removeprefix(SCHEME).removesuffix("/")
+        if text.startswith(SCHEME) and _BUCKET.fullmatch(bucket):
+            return cls(bucket, "")
+        return cls.parse(text)
 
     def is_under(self, prefixes: Sequence["ObjectReference"]) -> bool:
         """Tell whether this lies in one of these folders; ``a/bc`` does not lie in ``a/b``."""

@@ -1,8 +1,8 @@
 """Files of captions that tenants upload: their rows, and which objects the rows share.
 
-An upload goes to a key of its own, for its digest is known only at its end. `finish_upload` then looks for the
-same content: equal files of a tenant are one object. A file stays as long as a job that has not ended reads
-it.
+An upload goes to a key of its own, for its digest is known only at its end. `finish_upload` then looks for
+the same content: equal files of a tenant are one object. A file stays as long as a job that has not ended
+reads it.
 """
 
 from datetime import datetime

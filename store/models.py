@@ -243,8 +243,8 @@ class IdempotencyRecord(Base):
 class CaptionFile(Base):
     """A file of captions that somebody uploaded.
 
-    The object under ``key`` is complete and has this ``sha256``. Rows of one tenant with the same content share
-    one object.
+    The object under ``key`` is complete and has this ``sha256``. Rows of one tenant with the same content
+    share one object.
     """
 
     __tablename__ = "caption_files"
@@ -266,8 +266,8 @@ class CaptionFile(Base):
 class UnclaimedObject(Base):
     """A key of the object store that no other row speaks of: an upload under way, or what is to be removed.
 
-    ``remove_at`` is when the sweeper may remove it. Once ``removing`` is set it will, and an upload to that key
-    can no longer be completed.
+    ``remove_at`` is when the sweeper may remove it. Once ``removing`` is set it will, and an upload to that
+    key can no longer be completed.
     """
 
     __tablename__ = "unclaimed_objects"

@@ -200,7 +200,7 @@ class StreamedUpload:
         self._upload_id: str | None = None
         self._parts: list[CompletedPartTypeDef] = []
 
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
+    def write(self, piece: bytearray) -> None:
         """Send a piece; it may be reused once this returns."""
         with failures_named():
             if self._upload_id is None:
@@ -212,7 +212,7 @@ class StreamedUpload:
                 Key=self.key,
                 UploadId=self._upload_id,
                 PartNumber=number,
-                Body=piece,
+                Body=piece,  # type: ignore[arg-type]  # the stubs leave bytearray out
             )
         self._digest.update(piece)
         self.size += len(piece)

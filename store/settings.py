@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.object_references import ObjectReference
+
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -84,6 +86,17 @@ class Settings(BaseSettings):
     max_caption_file_bytes: int = Field(
         default=2 * 2**30, ge=1, description="Largest caption file to upload, or to fetch from S3."
     )
+    max_teacher_bytes: int = Field(
+        default=64 * 2**30, ge=1, description="Largest teacher to fetch from S3, all its files together."
+    )
+    s3_caption_prefixes: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Where jobs may read captions from, as s3://bucket/prefix separated by commas; nowhere "
+        "by default.",
+    )
+    s3_teacher_prefixes: Annotated[list[str], NoDecode] = Field(
+        default=[], description="Where jobs may read teachers from, in the same form; nowhere by default."
+    )
     upload_silence_seconds: float = Field(
         default=60, gt=0, description="An upload of which nothing arrives for so long is given up."
     )
@@ -112,6 +125,20 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [host.strip().lower() for host in value.split(",") if host.strip()]
         return value
+
+    @field_validator("s3_caption_prefixes", "s3_teacher_prefixes", mode="before")
+    @classmethod
+    def _split_prefixes(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [prefix.strip() for prefix in value.split(",") if prefix.strip()]
+        return value
+
+    @field_validator("s3_caption_prefixes", "s3_teacher_prefixes")
+    @classmethod
+    def _check_prefixes(cls, prefixes: list[str]) -> list[str]:
+        for prefix in prefixes:
+            ObjectReference.parse_prefix(prefix)
+        return prefixes
 
     @property
     def captions_folder(self) -> Path:

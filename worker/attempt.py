@@ -16,15 +16,16 @@ from typing import Any
 
 from store.database import Clock, Engine, transaction
 from store.endings import ending_of
-from store.errors import LeaseLostError, UnavailableError
+from store.errors import LeaseLostError, UnavailableError, UnusableInputError
 from store.jobs import Claim
 from store.leases import StopWish, heartbeat
 from store.settings import Settings
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Conclusion, Outcome
 from worker.event_recorder import EventRecorder
+from worker.inputs import FetchedInputs, InputFetcher
 from worker.job_log import JobLogger
-from worker.trainer import FAILED_EXIT_CODE, CommandBuilder, Trainer, describe_exit
+from worker.trainer import FAILED_EXIT_CODE, CommandBuilder, Trainer, describe_exit, fetched_options
 from worker.trainer_events import (
     ArtifactEvent,
     CheckpointEvent,
@@ -60,6 +61,8 @@ class Attempt:
         The lease under which everything is written.
     files
         The attempt's file transfers.
+    inputs
+        Fetches what the job reads that lies elsewhere.
     work_dir
         An empty folder for the trainer.
     command
@@ -81,6 +84,7 @@ class Attempt:
         settings: Settings,
         claim: Claim,
         files: AttemptFiles,
+        inputs: InputFetcher,
         work_dir: Path,
         command: CommandBuilder,
         stop: threading.Event,
@@ -93,6 +97,9 @@ class Attempt:
         self._claim = claim
         self._lease: dict[str, Any] = {"job_id": claim.job_id, "lease_token": claim.lease_token}
         self._files = files
+        self._inputs = inputs
+        self._fetched = FetchedInputs()
+        self._given_up = threading.Event()
         self._work_dir = work_dir
         self._command = command
         self._stop = stop
@@ -117,11 +124,16 @@ class Attempt:
         """Work on the job until it ends, has to be given back or is lost."""
         trainer: Trainer | None = None
         try:
-            error = self._restore()
+            self._write_spec()
+            error = self._await(Transfer("fetch inputs", self._fetch_inputs))
+            if error is None and not self._shall_stop:
+                error = self._await(Transfer("fetch checkpoint", self._files.restore_checkpoint))
             if self._shall_stop:
                 return self._conclusion.release()
+            if isinstance(error, UnusableInputError):
+                return self._conclusion.fail(ending_of(error.reason, error.detail, error.hint))
             if error is not None:
-                return self._conclusion.crash(f"The last checkpoint could not be fetched: {error}")
+                return self._conclusion.crash(f"What the job needs could not be fetched: {error}")
             trainer = self._start()
             exit_code = self._supervise(trainer)
             return self._conclude(exit_code)
@@ -129,29 +141,44 @@ class Attempt:
             self._logger.warning("the lease was lost; the trainer is killed and nothing more is written")
             return "lease_lost"
         finally:
+            self._given_up.set()
             if trainer is not None:
                 trainer.kill()
             self._transfers.abandon()
             self._transfers.join(_LAST_REQUEST_SECONDS)
 
-    def _restore(self) -> Exception | None:
-        """Fetch the last checkpoint while beating, as long as the attempt shall go on."""
-        restore = self._transfers.submit(Transfer("fetch checkpoint", self._files.restore_checkpoint))
-        while not restore.finished.wait(self._rhythm.poll):
+    def _await(self, transfer: Transfer) -> Exception | None:
+        """Let something be fetched while beating, as long as the attempt shall go on."""
+        self._transfers.submit(transfer)
+        while not transfer.finished.wait(self._rhythm.poll):
             self._tick()
             if self._shall_stop:
                 break
-        return restore.error
+        return transfer.error
+
+    def _fetch_inputs(self) -> None:
+        def go_on() -> None:
+            if self._given_up.is_set():
+                raise LeaseLostError("The attempt is over.")
+
+        self._fetched = self._inputs.fetch(self._claim.spec, go_on)
 
     @property
     def _shall_stop(self) -> bool:
         """Whether the user wants the trainer to stop, its time is over or the worker has to go."""
         return self._wish is not None or self._stop.is_set()
 
+    @property
+    def _spec_file(self) -> Path:
+        return self._work_dir / "spec.json"
+
+    def _write_spec(self) -> None:
+        """Write what the trainer reads; from now on nothing that is used in the cache is removed from it."""
+        self._spec_file.write_text(json.dumps(self._claim.spec), encoding="utf-8")
+
     def _start(self) -> Trainer:
-        spec = self._work_dir / "spec.json"
-        spec.write_text(json.dumps(self._claim.spec), encoding="utf-8")
-        trainer = Trainer(self._command(spec, self._work_dir), self._work_dir / "trainer.log")
+        command = [*self._command(self._spec_file, self._work_dir), *fetched_options(self._fetched)]
+        trainer = Trainer(command, self._work_dir / "trainer.log")
         self._logger.info("trainer started as process %d", trainer.pid)
         return trainer
 

@@ -41,9 +41,7 @@ Name = Annotated[
     response_description="The file is stored.",
     responses={
         200: {"model": CaptionFile, "description": "The very same file was there already."},
-        201: {
-            "headers": {"Location": {"description": "Path of the file.", "schema": {"type": "string"}}}
-        },
+        201: {"headers": {"Location": {"description": "Path of the file.", "schema": {"type": "string"}}}},
         **problems(400, 408, 409, 413, 415, 422, 503),
     },
     openapi_extra={

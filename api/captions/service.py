@@ -20,9 +20,7 @@ def list_files(
 def read_file(services: Services, tenant_id: str, file_id: str) -> schemas.CaptionFile:
     """Read one caption file's row."""
     with transaction(services.engine) as session:
-        return schemas.CaptionFile.of(
-            caption_files.get_caption_file(session, file_id, tenant_id=tenant_id)
-        )
+        return schemas.CaptionFile.of(caption_files.get_caption_file(session, file_id, tenant_id=tenant_id))
 
 
 def delete_file(services: Services, tenant_id: str, file_id: str) -> None:

@@ -78,9 +78,7 @@ def _begin(services: Services, tenant_id: str) -> str:
         return caption_files.begin_upload(session, tenant_id=tenant_id, now=server_now(session))
 
 
-def _finish(
-    services: Services, tenant_id: str, name: str, stored: StoredObject
-) -> tuple[CaptionFile, bool]:
+def _finish(services: Services, tenant_id: str, name: str, stored: StoredObject) -> tuple[CaptionFile, bool]:
     with transaction(services.engine) as session:
         now = server_now(session)
         return caption_files.finish_upload(session, tenant_id=tenant_id, name=name, stored=stored, now=now)

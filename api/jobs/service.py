@@ -49,7 +49,7 @@ def submit_job(services: Services, submission: Submission, idempotency_key: str 
     """Check a specification and write the job, or find the job that the same request made before."""
     fingerprint = _fingerprint(submission.spec, submission.options)
     idempotency = IdempotencyKey(idempotency_key, fingerprint) if idempotency_key else None
-    spec = resolve_spec(submission.spec, services.settings)
+    spec = resolve_spec(submission.spec, services.settings, services.remote_objects)
     job_id = new_job_id(datetime.now(UTC))
     with services.in_flight.hold(idempotency_key), transaction(services.engine) as session:
         now = server_now(session)
