@@ -12,6 +12,7 @@
 It speaks HTTP only: it never imports the service, and nothing here imports torch.
 """
 
+from client.captions import Captions
 from client.condenser import Condenser
 from client.errors import (
     ApiError,
@@ -23,14 +24,17 @@ from client.errors import (
     JobFailedError,
     NotFoundError,
     UnavailableError,
+    UploadError,
     WaitTimeoutError,
 )
 from client.jobs import Job, Jobs
-from client.models import Event, JobState, Problem, Teacher
+from client.models import CaptionFile, Event, JobState, Problem, Teacher
 
 __all__ = [
     "ApiError",
     "ApiUnreachableError",
+    "CaptionFile",
+    "Captions",
     "ClientError",
     "Condenser",
     "ConflictError",
@@ -45,5 +49,6 @@ __all__ = [
     "Problem",
     "Teacher",
     "UnavailableError",
+    "UploadError",
     "WaitTimeoutError",
 ]

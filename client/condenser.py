@@ -1,8 +1,9 @@
-"""The entrance to the client: one service, its jobs and its teachers."""
+"""The entrance to the client: one service, its jobs, captions and teachers."""
 
 from types import TracebackType
 from typing import Self
 
+from client.captions import Captions
 from client.jobs import Jobs
 from client.models import Page, Teacher
 from client.transport import Transport
@@ -31,6 +32,8 @@ class Condenser:
     ----------
     jobs
         Submit, list and get jobs.
+    captions
+        Upload, list and delete files of captions.
     teachers
         List teachers.
     """
@@ -38,6 +41,7 @@ class Condenser:
     def __init__(self, base_url: str) -> None:
         self._transport = Transport(base_url)
         self.jobs = Jobs(self._transport)
+        self.captions = Captions(self._transport)
         self.teachers = Teachers(self._transport)
 
     def __enter__(self) -> Self:

@@ -72,7 +72,12 @@ def teacher(object_store: ObjectStore, teacher_folder: Path, bucket: str) -> str
     for file in teacher_folder.rglob("*"):
         if file.is_file():
             object_store.upload_file(file, f"models/my-teacher/{file.relative_to(teacher_folder)}")
-    for extra in ("unet/diffusion_pytorch_model.bin", "unet/model.py", "everything.safetensors", ".git/config"):
+    for extra in (
+        "unet/diffusion_pytorch_model.bin",
+        "unet/model.py",
+        "everything.safetensors",
+        ".git/config",
+    ):
         object_store.upload_file(teacher_folder / "LICENSE.txt", f"models/my-teacher/{extra}")
     return f"s3://{bucket}/models/my-teacher"
 
@@ -300,10 +305,10 @@ def test_nothing_is_allowed_by_default(
 ) -> None:
     put("texts/mine.txt", b"a cat\n")
     uri = f"s3://{bucket}/texts/mine.txt"
-    with pytest.raises(InvalidInputError, match="allowed: none; .*S3_TEACHER_PREFIXES") as caught:
+    with pytest.raises(InvalidInputError, match=r"allowed: none; .*S3_TEACHER_PREFIXES") as caught:
         resolve_spec(small_spec(teacher=teacher), settings, remote)
     assert caught.value.field == "teacher"
-    with pytest.raises(InvalidInputError, match="allowed: none; .*S3_CAPTION_PREFIXES") as caught:
+    with pytest.raises(InvalidInputError, match=r"allowed: none; .*S3_CAPTION_PREFIXES") as caught:
         resolve_spec(small_spec(captions={"kind": "s3", "uri": uri}), settings, remote)
     assert caught.value.field == "captions.uri"
 
@@ -318,8 +323,8 @@ def test_nothing_is_allowed_by_default(
         (b'{"layers_per_block": 1000000000, "block_out_channels": [1]}', "layers_per_block 1000000000"),
         (b'{"block_out_channels": "abc"}', "block_out_channels 'abc'"),
         (
-            b'{"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [0],'
-            b' "attention_head_dim": "x"}',
+            b'{"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"],'
+            b' "block_out_channels": [0], "attention_head_dim": "x"}',
             "",
         ),
     ],
