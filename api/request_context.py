@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import REQUEST_ID_HEADER, internal_error
+from api.security_headers import add_security_headers
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class RequestContextMiddleware:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                add_security_headers(headers)
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

@@ -5,6 +5,7 @@ never part of a ``repr``.
 """
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.object_references import ObjectReference
 
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -79,6 +81,11 @@ class Settings(BaseSettings):
         description="Names by which browsers and clients reach the API, separated by commas, beside those of "
         "loopback; * for any.",
     )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Origins, as https://example.org, separated by commas, whose pages may use the API from "
+        "a browser; none by default.",
+    )
     captions_dir: Path | None = Field(
         default=None, description="Folder that caption files must lie in; DATA_DIR/captions when empty."
     )
@@ -126,12 +133,20 @@ class Settings(BaseSettings):
             return [host.strip().lower() for host in value.split(",") if host.strip()]
         return value
 
-    @field_validator("s3_caption_prefixes", "s3_teacher_prefixes", mode="before")
+    @field_validator("s3_caption_prefixes", "s3_teacher_prefixes", "cors_origins", mode="before")
     @classmethod
-    def _split_prefixes(cls, value: object) -> object:
+    def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return [prefix.strip() for prefix in value.split(",") if prefix.strip()]
+            return [entry.strip() for entry in value.split(",") if entry.strip()]
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write scheme://host, with :port where it has one")
+        return origins
 
     @field_validator("s3_caption_prefixes", "s3_teacher_prefixes")
     @classmethod
