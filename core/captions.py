@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from core.arrays import load_array, save_array
 from core.caption_cleaning import CaptionReport, clean_captions, normalise
 from core.caption_pool import CaptionPool, CaptionPoolWriter
 from core.caption_readers import read_file
@@ -137,8 +138,8 @@ def open_captions(folder: Path) -> CaptionSet:
     description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     return CaptionSet(
         pool=CaptionPool(folder),
-        drawn=np.load(folder / DRAWN_FILE),
-        held_out=np.load(folder / HELD_OUT_FILE),
+        drawn=load_array(folder / DRAWN_FILE),
+        held_out=load_array(folder / HELD_OUT_FILE),
         content_hash=description["sha256"],
         report=description["report"],
     )
@@ -208,8 +209,8 @@ def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, t
         drawn = np.sort(np.array(list(index_of.values())))
     else:
         drawn = choose_drawn(spec.drawn, pool.count, held, spec.seed)
-    np.save(folder / DRAWN_FILE, drawn)
-    np.save(folder / HELD_OUT_FILE, held)
+    save_array(folder / DRAWN_FILE, drawn)
+    save_array(folder / HELD_OUT_FILE, held)
     content_hash = hash_captions(CaptionPool(folder), drawn)
     description = {"of": identity, "sha256": content_hash, "report": report.as_json()}
     write_json(folder / DESCRIPTION_FILE, description)

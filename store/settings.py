@@ -1,20 +1,26 @@
 """Settings of the service, read from the environment.
 
-Every process of the service reads the same names, so one environment configures the whole stack. Secrets are
-never part of a ``repr``.
+Every process of the service reads the same names, so one environment configures the whole stack. Any of them
+may be in a file instead, which ``NAME_FILE`` names: that is how secrets are handed to containers. Secrets are
+never part of a ``repr`` nor of an error; ``python -m store.settings`` prints all settings without them.
 """
 
+import json
 import os
 import re
+import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.object_references import ObjectReference
 
+HIDDEN = "***"
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -43,13 +49,32 @@ def _bundled_teachers() -> list[Path]:
     return sorted(weights.parent for weights in (_REPOSITORY / "teachers").glob("*/weights"))
 
 
+class NamedFiles(PydanticBaseSettingsSource):
+    """Settings in files: the variable ``NAME_FILE`` names the one that holds ``NAME``."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Read one setting, if it is in a file."""
+        name = field_name.upper()
+        is_in_file = f"{name}_FILE" in os.environ
+        return read_setting(name) if is_in_file else None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Read all settings that are in files."""
+        read = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in read.items() if value is not None}
+
+
 class Settings(BaseSettings):
     """Where the servers are, where files go, and the service's time limits.
 
     Field names in upper case are the names of the environment variables.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    # Errors that show what was given would show secrets.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: str = Field(repr=False, description="Postgres.")
     redis_url: str = Field(repr=False, description="Redis or Valkey.")
@@ -59,7 +84,7 @@ class Settings(BaseSettings):
     )
     s3_bucket: str = "condenser"
     s3_region: str = "us-east-1"
-    s3_access_key_id: str | None = None
+    s3_access_key_id: str | None = Field(default=None, repr=False)
     s3_secret_access_key: SecretStr | None = None
     data_dir: Path = Path(".condenser")
     teachers_dirs: Annotated[list[Path], NoDecode] = Field(default=[], validate_default=True)
@@ -110,6 +135,18 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(default=0.5, gt=0, description="A watched job's change is seen this soon.")
     stream_seconds: float = Field(default=600, gt=0, description="Longest life of an event stream.")
     ping_seconds: float = Field(default=15, gt=0, description="Pause after which a silent stream pings.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, and files that it names."""
+        return init_settings, env_settings, NamedFiles(settings_cls)
 
     @field_validator("database_url")
     @classmethod
@@ -171,7 +208,69 @@ class Settings(BaseSettings):
         return self.data_dir / "cache"
 
 
+def read_setting(name: str) -> str | None:
+    """Read one setting from the environment, or from the file that ``NAME_FILE`` names.
+
+    Parameters
+    ----------
+    name
+        In upper case.
+
+    Raises
+    ------
+    ValueError
+        If both are set, or the file cannot be read.
+    """
+    value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    if file is None:
+        return value
+    if value is not None:
+        raise ValueError(f"{name} and {name}_FILE are both set: leave one of them out")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}_FILE names {file}, which cannot be read: {error}") from error
+
+
+def describe_settings(settings: Settings) -> dict[str, Any]:
+    """Return all settings by the names of their variables, without any secret.
+
+    Of an address everything but the server and the path is hidden where there is any of it.
+    """
+    return {
+        name.upper(): _without_secrets(getattr(settings, name), is_shown=field.repr)
+        for name, field in sorted(type(settings).model_fields.items())
+    }
+
+
+def _without_secrets(value: Any, *, is_shown: bool) -> Any:
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    if isinstance(value, str) and "://" in value:
+        return _without_credentials(value)
+    if value is None or is_shown:
+        return value
+    return HIDDEN
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    credentials, at, server = parts.netloc.rpartition("@")
+    return urlunsplit(
+        parts._replace(
+            netloc=f"{HIDDEN if credentials else ''}{at}{server}",
+            query=HIDDEN if parts.query else "",
+            fragment="",
+        )
+    )
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """Read the settings from the environment, once per process."""
     return Settings()
+
+
+if __name__ == "__main__":
+    json.dump(describe_settings(get_settings()), sys.stdout, indent=2, default=str)
+    sys.stdout.write("\n")
