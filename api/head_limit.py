@@ -22,7 +22,7 @@ class HeadLimitMiddleware:
             await self.app(scope, receive, send)
         elif len(scope["raw_path"]) + len(scope["query_string"]) > MAX_ADDRESS_BYTES:
             refusal = ProblemResponse(
-                Request(scope | {"path": scope["path"][:MAX_ADDRESS_BYTES]}),
+                Request({**scope, "path": scope["path"][:MAX_ADDRESS_BYTES]}),
                 status=414,
                 code="address_too_long",
                 title="The address is too long",

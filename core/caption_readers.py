@@ -9,6 +9,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from core.spec import FileCaptions
 
 USUAL_COLUMNS = ("caption", "text", "prompt")
 PARQUET_ROWS = 4_096
+MAX_LINE_BYTES = 2**24  # a few bytes of a compressed file may be a line that no memory holds
 
 
 def read_file(source: FileCaptions) -> Iterator[str]:
@@ -74,7 +76,7 @@ def _read_jsonl(path: Path, column: str | None) -> Iterator[str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _bad_row(path, number, f"not JSON: {error}") from error
         if isinstance(row, dict):
             column = column or _choose_column(path, list(row), None)
@@ -111,7 +113,9 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[str]]] = {
 def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file, which may be compressed, without a byte order mark."""
     with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(partial(lines.readline, MAX_LINE_BYTES), b""), start=1):
+            if len(line) == MAX_LINE_BYTES:
+                raise _bad_row(path, number, f"longer than {MAX_LINE_BYTES:,} bytes")
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:

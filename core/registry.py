@@ -212,10 +212,13 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a safetensors file: dtype, shape and place of every tensor."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        try:
-            header: dict[str, Any] = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
-        except (ValueError, RecursionError) as error:
-            raise BadTeacherError(f"{path.name} is not a safetensors file") from error
+        text = file.read(min(length, MAX_HEADER_BYTES))
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadTeacherError(f"{path.name} is not a safetensors file") from error
+    if len(text) != length or not isinstance(header, dict):
+        raise BadTeacherError(f"{path.name} is not a safetensors file")
     header.pop("__metadata__", None)
     return header
 
