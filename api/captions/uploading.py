@@ -86,9 +86,9 @@ def _finish(services: Services, tenant_id: str, name: str, stored: StoredObject)
 
 def _give_up(services: Services, upload: StreamedUpload) -> None:
     """Remove what was stored; what cannot be reached now is removed by the sweeper."""
-    for step in (_let_sweep, lambda _, upload: upload.abort()):
+    for remove in (_let_sweep, _abort):
         try:
-            step(services, upload)
+            remove(services, upload)
         except UnavailableError as error:
             LOGGER.warning("the broken upload to %s is left to the sweeper: %s", upload.key, error.detail)
 
@@ -96,3 +96,7 @@ def _give_up(services: Services, upload: StreamedUpload) -> None:
 def _let_sweep(services: Services, upload: StreamedUpload) -> None:
     with transaction(services.engine) as session:
         caption_files.give_up_upload(session, upload.key, now=server_now(session))
+
+
+def _abort(services: Services, upload: StreamedUpload) -> None:
+    upload.abort()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PARSER = "api.http_protocol:BoundedHttpToolsProtocol"
 MEBIBYTE = 2**20
 UPLOAD_BYTES = 200 * MEBIBYTE
 LARGEST_GROWTH_BYTES = 32 * MEBIBYTE
@@ -27,7 +28,7 @@ def process(
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
     with (tmp_path / "api.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(free_port)],
+            [*command, "--http", PARSER, "--port", str(free_port)],
             cwd=REPOSITORY,
             env=os.environ | service_environment,
             stdout=log,
