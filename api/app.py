@@ -1,8 +1,8 @@
 """The application: routes, middleware, and what runs beside the requests.
 
 Served as ``python -m uvicorn --http api.http_protocol:BoundedHttpToolsProtocol --factory
-api.app:create_app_from_environment``. The reconciler runs as a thread of this process; of several API processes
-one at a time does its work.
+api.app:create_app_from_environment``. The reconciler runs as a thread of this process; of several API
+processes one at a time does its work.
 """
 
 import asyncio
