@@ -10,7 +10,7 @@ PACKAGES := api client core embedded store teachers worker
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo up down test lint format lock clean
+.PHONY: help demo up down test lint audit format lock clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,13 @@ lint: $(INSTALLED) ## Check format, style, types and who imports whom.
 	$(BIN)/ruff check .
 	$(BIN)/mypy api store worker client embedded core/spec.py
 	$(BIN)/lint-imports
+
+# A package that the index knows nothing of would pass for a sound one: --strict makes that a failure. pip-audit
+# has an environment of its own, for it needs none of ours and ours none of it.
+AUDIT := $(VENV)/audit
+audit: ## Look for known vulnerabilities of the locked releases; needs an index that tells them.
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9,<3'; }
+	$(AUDIT)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 format: $(INSTALLED) ## Bring the code into our format.
 	$(BIN)/ruff format .

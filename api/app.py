@@ -1,7 +1,8 @@
 """The application: routes, middleware, and what runs beside the requests.
 
-Served as ``python -m uvicorn --factory api.app:create_app_from_environment``. The reconciler runs as a
-thread of this process; of several API processes one at a time does its work.
+Served as ``python -m uvicorn --http api.http_protocol:BoundedHttpToolsProtocol --factory
+api.app:create_app_from_environment``. The reconciler runs as a thread of this process; of several API
+processes one at a time does its work.
 """
 
 import asyncio
@@ -12,10 +13,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from api import health, problems
+from api import health, problems, reference
 from api.auth import ADMIN, OF_CALLERS, READ_OR_WRITE
 from api.body_limit import BodyLimitMiddleware
+from api.captions import endpoints as captions
+from api.head_limit import HeadLimitMiddleware
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
@@ -40,8 +44,18 @@ belongs to the key's tenant.
 Every error is a problem document (RFC 9457) with a stable `type` that names the field at fault and its
 allowed values. Lists come in pages: pass `next` as `after` while `has_more` is true.
 """
+CORS_REQUEST_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "X-Request-Id",
+]
+CORS_ANSWER_HEADERS = ["ETag", "Idempotency-Replayed", "Location", "Retry-After", "X-Request-Id"]
 TAGS = [
     {"name": "jobs", "description": "Submit jobs, watch them, and fetch what they leave."},
+    {"name": "captions", "description": "Upload the captions that students learn from."},
     {"name": "teachers", "description": "The models that can be distilled."},
     {"name": "keys", "description": "Who may use the service."},
     {"name": "health", "description": "For load balancers and operators."},
@@ -58,20 +72,37 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         generate_unique_id_function=operation_id,
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.settings = settings
     mask_keys_in_logs()
-    for router in (jobs.router, teachers.router):
+    for router in (jobs.router, captions.router, teachers.router):
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
     app.include_router(keys.router, dependencies=[ADMIN], responses=OF_CALLERS)
-    app.include_router(health.router)
+    for router in (health.router, reference.router):
+        app.include_router(router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)
     app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
     app.add_exception_handler(HTTPException, problems.handle_http_exception)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(HostGuardMiddleware, public_hosts=settings.public_hosts)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        own_limits={("POST", captions.UPLOAD_PATH): settings.max_caption_file_bytes},
+    )
+    app.add_middleware(HeadLimitMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["DELETE", "GET", "POST"],
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
+    app.add_middleware(
+        HostGuardMiddleware, public_hosts=settings.public_hosts, allowed_origins=settings.cors_origins
+    )
     app.add_middleware(RequestContextMiddleware)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # the framework's documented way
     return app

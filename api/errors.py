@@ -35,10 +35,17 @@ class MalformedIdempotencyKeyError(CondenserError):
 
 
 class UnsupportedMediaTypeError(CondenserError):
-    """The request's body is not announced as JSON."""
+    """The request's body is announced as something that the route does not take."""
 
     code = "unsupported_media_type"
-    title = "The body must be JSON"
+    title = "The body is of the wrong type"
+
+
+class TooManyUploadsError(CondenserError):
+    """As many uploads are under way as this process takes at a time."""
+
+    code = "too_many_uploads"
+    title = "Too many uploads at once"
 
 
 class RequestInProgressError(ConflictError):

@@ -28,11 +28,16 @@ class HostGuardMiddleware:
         What to guard.
     public_hosts
         Names that are ours beside those of loopback; ``*`` for any.
+    allowed_origins
+        Foreign pages that may send requests all the same.
     """
 
-    def __init__(self, app: ASGIApp, public_hosts: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, public_hosts: Collection[str], allowed_origins: Collection[str] = ()
+    ) -> None:
         self.app = app
         self.public_hosts = frozenset(public_hosts)
+        self.allowed_origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on or refuse it."""
@@ -69,7 +74,7 @@ class HostGuardMiddleware:
     def _is_foreign(self, headers: Headers, host: str) -> bool:
         """Tell whether a foreign page sent the request; a proxy may have put in a Host of its own."""
         origin = headers.get("origin")
-        if origin is None:
+        if origin is None or origin in self.allowed_origins:
             return False
         authority = origin.partition("://")[2].lower()
         return authority != host.lower() and _host_name(authority) not in self.public_hosts

@@ -17,7 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from api.errors import MalformedIdempotencyKeyError, RateLimitedError, UnsupportedMediaTypeError
+from api.errors import (
+    MalformedIdempotencyKeyError,
+    RateLimitedError,
+    TooManyUploadsError,
+    UnsupportedMediaTypeError,
+)
 from api.field_errors import FieldError, explain_validation_error
 from store import errors
 from store.key_format import masked
@@ -40,6 +45,7 @@ STATUS_OF_ERROR: tuple[tuple[type[errors.CondenserError], int], ...] = (
     (RateLimitedError, 429),
     (errors.IdempotencyConflictError, 422),
     (errors.UnavailableError, 503),
+    (TooManyUploadsError, 503),
 )
 """The first class that an error is an instance of decides its status; anything else is a 500."""
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import REQUEST_ID_HEADER, internal_error
+from api.security_headers import add_security_headers
 from store.key_format import masked
 
 LOGGER = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class RequestContextMiddleware:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                add_security_headers(headers)
                 headers.setdefault("Cache-Control", "no-store")
                 headers.update(scope.get("answer_headers", {}))
             await send(message)

@@ -30,6 +30,8 @@ class TenantServices:
         self.caller = caller
         self.settings = services.settings
         self.objects = services.objects
+        self.remote_objects = services.remote_objects
+        self.upload_slots = services.upload_slots
         self.in_flight = services.in_flight
         self.keys = services.keys
         self.watch = services.watch

@@ -12,6 +12,7 @@
 It speaks HTTP only: it never imports the service, and nothing here imports torch.
 """
 
+from client.captions import Captions
 from client.condenser import Condenser
 from client.errors import (
     ApiError,
@@ -26,15 +27,18 @@ from client.errors import (
     RateLimitedError,
     UnauthenticatedError,
     UnavailableError,
+    UploadError,
     WaitTimeoutError,
 )
 from client.jobs import Job, Jobs
 from client.keys import Keys
-from client.models import CreatedKey, Event, JobState, KeyState, Problem, Teacher
+from client.models import CaptionFile, CreatedKey, Event, JobState, KeyState, Problem, Teacher
 
 __all__ = [
     "ApiError",
     "ApiUnreachableError",
+    "CaptionFile",
+    "Captions",
     "ClientError",
     "Condenser",
     "ConflictError",
@@ -55,5 +59,6 @@ __all__ = [
     "Teacher",
     "UnauthenticatedError",
     "UnavailableError",
+    "UploadError",
     "WaitTimeoutError",
 ]

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from client.address import DEFAULT_DATA_DIR, Address
-from client.commands import demo, download, jobs, keys, moves, stack, submit, teachers, verify, watch
+from client.commands import (
+    captions,
+    demo,
+    download,
+    jobs,
+    keys,
+    moves,
+    stack,
+    submit,
+    teachers,
+    verify,
+    watch,
+)
 from client.errors import ClientError
 from client.output import tell
 
@@ -41,7 +53,7 @@ def _general_options(
     context.obj = Address(url, api_key, data_dir)
 
 
-for module in (submit, watch, jobs, moves, download, verify, teachers, keys, stack, demo):
+for module in (submit, captions, watch, jobs, moves, download, verify, teachers, keys, stack, demo):
     module.add_to(_commands)
 
 

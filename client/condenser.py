@@ -1,9 +1,10 @@
-"""The entrance to the client: one service, its jobs, its teachers and its keys."""
+"""The entrance to the client: one service, its jobs, captions, teachers and keys."""
 
 import os
 from types import TracebackType
 from typing import Self
 
+from client.captions import Captions
 from client.jobs import Jobs
 from client.keys import Keys
 from client.models import Page, Teacher
@@ -35,6 +36,8 @@ class Condenser:
     ----------
     jobs
         Submit, list and get jobs.
+    captions
+        Upload, list and delete files of captions.
     keys
         Make, list and revoke API keys.
     teachers
@@ -44,6 +47,7 @@ class Condenser:
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._transport = Transport(base_url, api_key or os.environ.get("CONDENSER_API_KEY"))
         self.jobs = Jobs(self._transport)
+        self.captions = Captions(self._transport)
         self.keys = Keys(self._transport)
         self.teachers = Teachers(self._transport)
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
+from client.archives import unpack
 from client.errors import DirectoryTakenError, DownloadError
 from client.models import StoredFile
 from client.transport import CONNECT_SECONDS, goes_direct
@@ -41,8 +41,12 @@ def download_student(
     archive = _fetch(find, directory, on_progress)
     unpacked = directory.with_name(f".{directory.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)
-    with zipfile.ZipFile(archive) as content:
-        content.extractall(unpacked)
+    try:
+        unpack(archive, unpacked)
+    except DownloadError:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        archive.unlink()
+        raise
     if directory.exists():
         shutil.rmtree(directory)
     unpacked.rename(directory)

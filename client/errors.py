@@ -94,6 +94,10 @@ class DownloadError(ClientError):
     """A file did not arrive as the service announced it, or there is no place for it."""
 
 
+class UploadError(ClientError):
+    """A file did not arrive at the service as it was sent."""
+
+
 class DirectoryTakenError(DownloadError):
     """The folder to download into holds something that is not an earlier student."""
 

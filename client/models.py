@@ -92,6 +92,22 @@ class StoredFile(Answer):
     url: str
 
 
+class CaptionFile(Answer):
+    """A file of captions that was uploaded; `spec` is how a job names it."""
+
+    id: str
+    name: str
+    format: str
+    size: int
+    sha256: str
+    created_at: datetime
+
+    @property
+    def spec(self) -> dict[str, str]:
+        """What to give as ``captions`` of a job."""
+        return {"kind": "uploaded", "id": self.id}
+
+
 class StudentOption(Answer):
     """A preset size that fits a teacher."""
 

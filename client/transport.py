@@ -1,12 +1,13 @@
 """Requests to the service: repeated while it is away, refused with typed errors.
 
-Only requests that may safely be sent twice are repeated: reads, creations that carry an idempotency key, and
-moves of a job, which do nothing or are refused the second time.
+Only requests that may safely be sent twice are repeated: reads, creations that carry an idempotency key,
+uploads, which make the same content one file, and moves of a job, which do nothing or are refused the second
+time.
 """
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from client.models import Problem
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+STORE_SECONDS = 300.0  # after the last byte of an upload the service may still be passing it on
 PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 30.0
 # Our own first try, given up as lost, may still be at work on the other side.
@@ -116,9 +118,39 @@ class Transport:
             headers=dict(headers or {}),
             timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
         )
+        return self._answer(lambda: self._http.send(request), once=once)
+
+    def upload(
+        self, path: str, *, parameters: Mapping[str, str], size: int, content: Callable[[], Iterable[bytes]]
+    ) -> httpx.Response:
+        """Send a body as it is, block by block, until it is answered.
+
+        Parameters
+        ----------
+        path, parameters
+            Where to.
+        size
+            Bytes of the body.
+        content
+            Makes its blocks; called again when the body has to be sent anew.
+        """
+
+        def send() -> httpx.Response:
+            return self._http.post(
+                path,
+                params=dict(parameters),
+                content=content(),
+                headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+                timeout=httpx.Timeout(STORE_SECONDS, connect=CONNECT_SECONDS),
+            )
+
+        return self._answer(send)
+
+    def _answer(self, send: Callable[[], httpx.Response], *, once: bool = False) -> httpx.Response:
+        """Send until there is an answer that will stay the same."""
         for pause in (None,) if once else (*PAUSES_SECONDS, None):
             try:
-                response = self._http.send(request)
+                response = send()
             except httpx.TransportError as error:
                 if pause is None:
                     raise ApiUnreachableError(f"{self.base_url} does not answer: {error}") from error

@@ -9,6 +9,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.caption_formats import compression_of, format_of
 from core.errors import BadCaptionsError
 from core.spec import FileCaptions
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 USUAL_COLUMNS = ("caption", "text", "prompt")
 PARQUET_ROWS = 4_096
+MAX_LINE_BYTES = 2**24  # a few bytes of a compressed file may be a line that no memory holds
 
 
 def read_file(source: FileCaptions) -> Iterator[str]:
@@ -40,7 +35,7 @@ def read_file(source: FileCaptions) -> Iterator[str]:
         It names the file and, where there is one, the row.
     """
     path = Path(source.path)
-    rows = READERS[source.format or _format_of(path)](path, source.column)
+    rows = READERS[source.format or format_of(path.name) or "text"](path, source.column)
     try:
         yield from islice(rows, source.limit)
     except (OSError, pa.ArrowException) as error:
@@ -49,12 +44,6 @@ def read_file(source: FileCaptions) -> Iterator[str]:
         raise BadCaptionsError(
             f"{path.name} cannot be read: {problem}", "check the path and that the file is whole"
         ) from error
-
-
-def _format_of(path: Path) -> str:
-    """Return the format that a file's name speaks of; text where it speaks of none."""
-    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
-    return SUFFIXES.get(suffixes[-1] if suffixes else "", "text")
 
 
 def _read_text(path: Path, column: str | None) -> Iterator[str]:
@@ -87,7 +76,7 @@ def _read_jsonl(path: Path, column: str | None) -> Iterator[str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _bad_row(path, number, f"not JSON: {error}") from error
         if isinstance(row, dict):
             column = column or _choose_column(path, list(row), None)
@@ -124,7 +113,9 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[str]]] = {
 def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file, which may be compressed, without a byte order mark."""
     with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(partial(lines.readline, MAX_LINE_BYTES), b""), start=1):
+            if len(line) == MAX_LINE_BYTES:
+                raise _bad_row(path, number, f"longer than {MAX_LINE_BYTES:,} bytes")
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
@@ -134,7 +125,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _open(path: Path) -> Any:
     """Open a file as a binary stream, its compression, if any, undone."""
-    compression = COMPRESSIONS.get(path.suffix)
+    compression = compression_of(path.name)
     return io.BufferedReader(pa.input_stream(str(path), compression)) if compression else path.open("rb")
 
 

@@ -3,11 +3,14 @@
 Part of the job's specification, and therefore free of torch.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from core.caption_formats import CaptionFormat
 from core.hold_out import HoldOut
+from core.object_references import check_object_reference
 from core.spec_model import SpecModel
 
 MAX_CAPTION_CHARACTERS = 1_000
@@ -18,6 +21,7 @@ Caption = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CAPTION_CHARACTERS, pattern=NO_NUL),
 ]
+UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"  # never a path outside a folder
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=NO_NUL)]
 
@@ -29,21 +33,56 @@ class InlineCaptions(SpecModel):
     texts: list[Caption] = Field(min_length=1, max_length=MAX_INLINE_CAPTIONS)
 
 
-class FileCaptions(SpecModel):
-    """Captions in a file on the machine that does the work: text, CSV, TSV, JSON Lines or Parquet.
+class _CaptionTable(SpecModel):
+    """How a file of captions is read, wherever it lies: text, CSV, TSV, JSON Lines or Parquet.
 
     All but Parquet may be compressed with gzip or zstd. The file's name says what it is, as in
     ``captions.jsonl.zst``, unless `format` does.
     """
 
-    kind: Literal["file"] = "file"
-    path: str = Field(min_length=1, max_length=4_096, pattern=NO_NUL)
-    format: Literal["text", "csv", "tsv", "jsonl", "parquet"] | None = None
+    format: CaptionFormat | None = None
     column: Name | None = Field(
         default=None,
         description="Column of a table; the only one, or that called caption, text or prompt, by default.",
     )
     limit: int | None = Field(default=None, ge=1, description="Rows to read; all by default.")
+
+
+class FileCaptions(_CaptionTable):
+    """Captions in a file on the machine that does the work."""
+
+    kind: Literal["file"] = "file"
+    path: str = Field(min_length=1, max_length=4_096, pattern=NO_NUL)
+
+
+class _FetchedCaptions(_CaptionTable):
+    """Captions in a file that somebody fetches before the work begins."""
+
+    def at(self, path: Path) -> FileCaptions:
+        """Return the same captions as a file on this machine."""
+        return FileCaptions(path=str(path), format=self.format, column=self.column, limit=self.limit)
+
+
+class UploadedCaptions(_FetchedCaptions):
+    """Captions in a file that was sent to ``POST /captions``."""
+
+    kind: Literal["uploaded"] = "uploaded"
+    id: str = Field(
+        pattern=UUID, description="Id of the file.", examples=["019ab2c4-7f1e-7c3a-9d52-0b6a4be1d9aa"]
+    )
+
+
+class S3Captions(_FetchedCaptions):
+    """Captions in an object under one of the prefixes that the service's operator allows."""
+
+    kind: Literal["s3"] = "s3"
+    uri: Annotated[str, AfterValidator(check_object_reference)] = Field(
+        max_length=1_100, examples=["s3://data/captions/laion.parquet"]
+    )
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
+        default=None,
+        description="Which content the object must have; that of the time of submission by default.",
+    )
 
 
 class HubCaptions(SpecModel):
@@ -68,7 +107,8 @@ class BundledCaptions(SpecModel):
 
 
 CaptionSource = Annotated[
-    InlineCaptions | FileCaptions | HubCaptions | BundledCaptions, Field(discriminator="kind")
+    InlineCaptions | FileCaptions | UploadedCaptions | S3Captions | HubCaptions | BundledCaptions,
+    Field(discriminator="kind"),
 ]
 
 

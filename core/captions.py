@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from core.arrays import load_array, save_array
 from core.caption_cleaning import CaptionReport, clean_captions, normalise
 from core.caption_pool import CaptionPool, CaptionPoolWriter
 from core.caption_readers import read_file
@@ -33,6 +34,8 @@ from core.spec import (
     FileCaptions,
     HubCaptions,
     InlineCaptions,
+    S3Captions,
+    UploadedCaptions,
 )
 
 FOLDER = "set"
@@ -99,7 +102,9 @@ class CaptionSet:
         return ["" if index == len(self) else next(texts) for index in indices]
 
 
-def prepare_captions(spec: DistillationSpec, folder: Path, teachers: list[Path]) -> CaptionSet:
+def prepare_captions(
+    spec: DistillationSpec, folder: Path, teachers: list[Path], fetched: Path | None = None
+) -> CaptionSet:
     """Read a job's captions, choose the drawn ones, and write the set; or open the one written before.
 
     Parameters
@@ -110,6 +115,8 @@ def prepare_captions(spec: DistillationSpec, folder: Path, teachers: list[Path])
         Where the set goes.
     teachers
         Folders of teachers, where bundled caption sets are.
+    fetched
+        The file that the captions were fetched into, where they lie elsewhere.
 
     Raises
     ------
@@ -121,7 +128,7 @@ def prepare_captions(spec: DistillationSpec, folder: Path, teachers: list[Path])
     if not description.exists() or json.loads(description.read_text(encoding="utf-8"))["of"] != identity:
         with replacing(folder / FOLDER) as temporary:
             temporary.mkdir()
-            _write_set(spec, identity, temporary, teachers)
+            _write_set(spec, identity, temporary, read_captions(spec.captions, teachers, fetched))
     return open_captions(folder)
 
 
@@ -131,20 +138,27 @@ def open_captions(folder: Path) -> CaptionSet:
     description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     return CaptionSet(
         pool=CaptionPool(folder),
-        drawn=np.load(folder / DRAWN_FILE),
-        held_out=np.load(folder / HELD_OUT_FILE),
+        drawn=load_array(folder / DRAWN_FILE),
+        held_out=load_array(folder / HELD_OUT_FILE),
         content_hash=description["sha256"],
         report=description["report"],
     )
 
 
-def read_captions(source: CaptionSource, teachers: list[Path]) -> Iterator[str]:
+def read_captions(source: CaptionSource, teachers: list[Path], fetched: Path | None = None) -> Iterator[str]:
     """Yield the captions of a source in its order, as they are."""
     match source:
         case InlineCaptions():
             yield from source.texts
         case FileCaptions():
             yield from read_file(source)
+        case UploadedCaptions() | S3Captions():
+            if fetched is None:
+                raise BadCaptionsError(
+                    f"captions of kind {source.kind} are not read from here",
+                    "name the file that they were fetched into",
+                )
+            yield from read_file(source.at(fetched))
         case HubCaptions():
             yield from read_hub(source)
         case BundledCaptions():
@@ -170,13 +184,13 @@ def report_captions(captions: CaptionSet, spec: DistillationSpec, events: EventW
         events.warning("no caption has a word of drawn.hold_out: nothing is held out")
 
 
-def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, teachers: list[Path]) -> None:
+def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, texts: Iterable[str]) -> None:
     report, hold_out = CaptionReport(), HoldOut(spec.drawn.hold_out)
     held_out = array("q")
     drawn_texts = spec.drawn.texts if isinstance(spec.drawn, DrawnByText) else []
     index_of = dict.fromkeys(map(normalise, drawn_texts), -1)
     with CaptionPoolWriter(folder) as pool:
-        for text in clean_captions(read_captions(spec.captions, teachers), spec.caption_limits, report):
+        for text in clean_captions(texts, spec.caption_limits, report):
             if text in hold_out:
                 held_out.append(pool.count)
             if text in index_of:
@@ -195,8 +209,8 @@ def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, t
         drawn = np.sort(np.array(list(index_of.values())))
     else:
         drawn = choose_drawn(spec.drawn, pool.count, held, spec.seed)
-    np.save(folder / DRAWN_FILE, drawn)
-    np.save(folder / HELD_OUT_FILE, held)
+    save_array(folder / DRAWN_FILE, drawn)
+    save_array(folder / HELD_OUT_FILE, held)
     content_hash = hash_captions(CaptionPool(folder), drawn)
     description = {"of": identity, "sha256": content_hash, "report": report.as_json()}
     write_json(folder / DESCRIPTION_FILE, description)

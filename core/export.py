@@ -20,9 +20,10 @@ from core.few_step_scheduler import write_few_step_scheduler
 from core.files import describe_files, replacing, write_json
 from core.model_card import NO_MID_BLOCK, write_model_card
 from core.original_names import original_names
-from core.registry import LICENCE_FILES, safetensors_header, weight_files
+from core.registry import safetensors_header, weight_files
 from core.spec import DistillationSpec, ExportSpec
 from core.teacher import Teacher
+from core.teacher_files import LICENCE_FILES
 from core.verify import FORMAT, MANIFEST_FILE
 
 FOLDER = "student"

@@ -58,6 +58,9 @@ class Job:
         Where it reports.
     stop
         Whether it has been asked to stop.
+    fetched_teacher, fetched_captions
+        The folder and the file that the specification's teacher and captions were fetched into, where they
+        lie where core does not read.
     """
 
     spec: DistillationSpec
@@ -66,6 +69,8 @@ class Job:
     cache: Path
     events: EventWriter
     stop: StopRequest
+    fetched_teacher: Path | None = None
+    fetched_captions: Path | None = None
 
 
 def run_job(job: Job) -> None:
@@ -75,9 +80,9 @@ def run_job(job: Job) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     events.phase("captions")
-    info = resolve_teacher(spec.teacher, job.teachers)
+    info = resolve_teacher(spec.teacher, job.teachers, job.fetched_teacher)
     choice = choose_student(info.unet_config, spec.student, info.prompt_tokens)
-    captions = prepare_captions(spec, job.workdir / "captions", job.teachers)
+    captions = prepare_captions(spec, job.workdir / "captions", job.teachers, job.fetched_captions)
     report_captions(captions, spec, events)
     check_judge(spec.evaluation)
 

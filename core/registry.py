@@ -11,13 +11,22 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import BadTeacherError, UnknownTeacherError
-from core.families import FamilyName, check_part_config, check_pipeline, check_scheduler_config, find_family
+from core.families import (
+    Family,
+    FamilyName,
+    check_part_config,
+    check_pipeline,
+    check_scheduler_config,
+    find_family,
+)
+from core.teacher_files import plain_weights
 from core.unet_layout import check_unet
 
 logger = logging.getLogger(__name__)
@@ -25,8 +34,9 @@ logger = logging.getLogger(__name__)
 SAMPLED_BLOCKS = 16
 SAMPLED_BLOCK_BYTES = 65_536
 PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a folder does not say
-PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
-LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
+MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
+LARGEST = {"layers_per_block": 16, "transformer_layers_per_block": 100, "block_out_channels": 2**16}
+MAX_STAGES = 16
 
 
 class TeacherInfo(BaseModel):
@@ -99,6 +109,52 @@ def find_teacher(teacher_id: str, directories: Sequence[Path]) -> TeacherInfo:
     return teachers[teacher_id]
 
 
+@dataclass(frozen=True)
+class TeacherConfigs:
+    """What the JSON files of a pipeline folder say, once they were found good.
+
+    Attributes
+    ----------
+    family
+        Its family.
+    unet_config
+        The U-Net's config.
+    prompt_tokens
+        Tokens that every prompt is padded to.
+    """
+
+    family: Family
+    unet_config: dict[str, Any]
+    prompt_tokens: int
+
+
+def read_configs(path: Path) -> TeacherConfigs:
+    """Check a pipeline by its JSON files alone, as far as one can without its weights.
+
+    Raises
+    ------
+    BadTeacherError
+        If it is no pipeline of a known family, or needs code of its own.
+    """
+    index = read_json(path / "model_index.json")
+    check_pipeline(index, path.name)
+    unet_config = read_json(path / "unet" / "config.json")
+    try:
+        _check_magnitudes(unet_config)
+        check_unet(unet_config)
+        family = find_family(index, unet_config)
+        for part in family.parts:
+            _check_part_configs(path / part)
+        if (path / "scheduler" / "scheduler_config.json").is_file():
+            check_scheduler_config(read_json(path / "scheduler" / "scheduler_config.json"), path.name)
+        return TeacherConfigs(family, unet_config, _prompt_tokens(path / "text_encoder"))
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise BadTeacherError(
+            f"{path.name} has a config that cannot be understood: {error!r}",
+            "a teacher is a folder as diffusers' save_pretrained writes it",
+        ) from error
+
+
 def read_teacher(path: Path) -> TeacherInfo:
     """Read one pipeline folder.
 
@@ -107,29 +163,29 @@ def read_teacher(path: Path) -> TeacherInfo:
     BadTeacherError
         If it is no pipeline of a known family, needs code of its own, or has no safetensors weights.
     """
-    index = read_json(path / "model_index.json")
-    check_pipeline(index, path.name)
-    unet_config = read_json(path / "unet" / "config.json")
-    check_unet(unet_config)
-    family = find_family(index, unet_config)
-    for part in family.parts:
-        _check_part(path / part)
-    if (path / "scheduler" / "scheduler_config.json").is_file():
-        check_scheduler_config(read_json(path / "scheduler" / "scheduler_config.json"), path.name)
+    configs = read_configs(path)
+    for part in configs.family.parts:
+        if (path / part).is_dir() and not part.startswith("tokenizer"):
+            weight_files(path / part)
     about = read_json(path / "teacher.json") if (path / "teacher.json").is_file() else {}
-    return TeacherInfo(
-        id=about.get("id", path.name),
-        path=path,
-        family=family.name,
-        unet_config=unet_config,
-        parameters=sum(map(count_parameters, weight_files(path / "unet"))),
-        prompt_tokens=_prompt_tokens(path / "text_encoder"),
-        licence=about.get("licence") or _licence_of_card(path / "README.md"),
-        revision=_revision(path),
-        title=about.get("name"),
-        description=about.get("description"),
-        caption_set=path / about["caption_set"] if "caption_set" in about else None,
-    )
+    try:
+        return TeacherInfo(
+            id=about.get("id", path.name),
+            path=path,
+            family=configs.family.name,
+            unet_config=configs.unet_config,
+            parameters=sum(map(count_parameters, weight_files(path / "unet"))),
+            prompt_tokens=configs.prompt_tokens,
+            licence=about.get("licence") or _licence_of_card(path / "README.md"),
+            revision=_revision(path),
+            title=about.get("name"),
+            description=about.get("description"),
+            caption_set=_inside(path, about["caption_set"]) if "caption_set" in about else None,
+        )
+    except ValidationError as error:
+        raise BadTeacherError(
+            f"{path.name}/teacher.json has fields of the wrong type: {error}", "id and name are texts"
+        ) from error
 
 
 def weight_files(component: Path) -> list[Path]:
@@ -137,16 +193,8 @@ def weight_files(component: Path) -> list[Path]:
 
     Where full precision and a variant such as ``fp16`` lie side by side, the variant is left out.
     """
-    files = sorted(component.glob("*.safetensors"))
-    plain = [file for file in files if file.name.count(".") == 1]
-    if not plain:
-        pickles = [file.name for pattern in PICKLES for file in sorted(component.glob(pattern))]
-        instead = f", only {pickles[0]}: a pickle, which can run code when it is read" if pickles else ""
-        raise BadTeacherError(
-            f"{component.parent.name}/{component.name} has no safetensors weights{instead}",
-            "convert the weights to safetensors; pickled weights are never read",
-        )
-    return plain
+    names = [file.name for file in component.iterdir()] if component.is_dir() else []
+    return [component / name for name in plain_weights(f"{component.parent.name}/{component.name}", names)]
 
 
 def part_files(teacher: TeacherInfo) -> dict[str, list[Path]]:
@@ -164,10 +212,13 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a safetensors file: dtype, shape and place of every tensor."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        try:
-            header: dict[str, Any] = json.loads(file.read(length))
-        except (ValueError, MemoryError) as error:
-            raise BadTeacherError(f"{path.name} is not a safetensors file") from error
+        text = file.read(min(length, MAX_HEADER_BYTES))
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadTeacherError(f"{path.name} is not a safetensors file") from error
+    if len(text) != length or not isinstance(header, dict):
+        raise BadTeacherError(f"{path.name} is not a safetensors file")
     header.pop("__metadata__", None)
     return header
 
@@ -196,13 +247,35 @@ def _revision(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_part(part: Path) -> None:
-    """Refuse a part that asks for code, or that is there without safetensors weights."""
+def _check_part_configs(part: Path) -> None:
+    """Refuse a part that asks for code."""
     for name in ("config.json", "tokenizer_config.json"):
         if (part / name).is_file():
             check_part_config(read_json(part / name), part.name, part.parent.name)
-    if part.is_dir() and not part.name.startswith("tokenizer"):
-        weight_files(part)
+
+
+def _check_magnitudes(unet_config: dict[str, Any]) -> None:
+    """Refuse numbers that no U-Net has: whoever lays one out walks through all of its layers."""
+    for name, largest in LARGEST.items():
+        values = unet_config.get(name, 1)
+        for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, int) or not 0 <= value <= largest:
+                raise BadTeacherError(f"the teacher's U-Net has {name} {value!r}; 0 to {largest} can be")
+    stages = len(unet_config["block_out_channels"])
+    if not 1 <= stages <= MAX_STAGES or any(
+        len(unet_config[name]) != stages for name in ("down_block_types", "up_block_types")
+    ):
+        raise BadTeacherError(
+            f"the teacher's U-Net has {stages} block_out_channels; 1 to {MAX_STAGES} can be, "
+            "and as many down_block_types and up_block_types"
+        )
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a teacher's own words say lies beside it."""
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise BadTeacherError(f"{folder.name}/teacher.json names a file outside of its folder: {name}")
+    return folder / name
 
 
 def _prompt_tokens(text_encoder: Path) -> int:
@@ -235,7 +308,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of a teacher."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadTeacherError(
             f"{path.parent.name}/{path.name} cannot be read: {error}",
             "a teacher is a folder as diffusers' save_pretrained writes it",

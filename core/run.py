@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cache=options.cache or options.workdir / "cache",
             events=events,
             stop=stop,
+            fetched_teacher=options.fetched_teacher,
+            fetched_captions=options.fetched_captions,
         )
         run_job(job)
     except Stopped:
@@ -111,6 +113,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cache", type=Path, help="folder of what jobs share, such as latents (default: in workdir)"
     )
+    parser.add_argument("--fetched-teacher", type=Path, help="the folder that the teacher was fetched into")
+    parser.add_argument("--fetched-captions", type=Path, help="the file that the captions were fetched into")
     return parser.parse_args(arguments)
 
 

@@ -21,8 +21,10 @@ from core.caption_sources import (
     FileCaptions,
     HubCaptions,
     InlineCaptions,
+    S3Captions,
+    UploadedCaptions,
 )
-from core.errors import InvalidStudentError, UnknownTeacherError
+from core.errors import BadCaptionsError, BadTeacherError, InvalidStudentError, UnknownTeacherError
 from core.few_step_spec import FewStepSpec
 from core.method_spec import FeatureMatchingSpec, MethodSpec, RandomConditioningSpec
 from core.registry import TeacherInfo, find_teacher, list_teachers
@@ -43,6 +45,8 @@ from core.students import (
 __all__ = [
     "MAX_CAPTION_CHARACTERS",
     "PRESETS",
+    "BadCaptionsError",
+    "BadTeacherError",
     "BundledCaptions",
     "CaptionLimits",
     "CaptionSource",
@@ -63,11 +67,13 @@ __all__ = [
     "MethodSpec",
     "ParameterBudget",
     "RandomConditioningSpec",
+    "S3Captions",
     "Student",
     "StudentPreset",
     "TeacherInfo",
     "TrainingSpec",
     "UnknownTeacherError",
+    "UploadedCaptions",
     "WidthStudent",
     "choose_student",
     "derive_student",
@@ -169,9 +175,10 @@ class DistillationSpec(SpecModel):
         min_length=1,
         max_length=512,
         pattern=NO_NUL,
-        description="Id of a teacher, as listed by GET /teachers; where core runs alone, also a pipeline "
-        "folder or owner/name@revision of the Hugging Face Hub.",
-        examples=["emoji-64"],
+        description="Id of a teacher, as listed by GET /teachers, or a pipeline folder s3://bucket/prefix "
+        "that the service's operator allows; where core runs alone, also a pipeline folder or "
+        "owner/name@revision of the Hugging Face Hub.",
+        examples=["emoji-64", "s3://models/my-teacher"],
     )
     student: Student = Field(
         default="b-small",

@@ -13,16 +13,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from core.errors import BadTeacherError
 from core.families import check_pipeline
-from core.registry import LICENCE_FILES, TeacherInfo, find_teacher, read_json, read_teacher
+from core.object_references import SCHEME
+from core.registry import TeacherInfo, find_teacher, read_json, read_teacher
+from core.teacher_files import INDEX, PART_FILES, ROOT_FILES
 
-INDEX = "model_index.json"
-OBJECT_STORE = "s3://"
-PART_FILES = ("*.json", "*.txt", "*.safetensors")
-ROOT_FILES = (INDEX, "README.md", *LICENCE_FILES)
 VARIANTS = ("*.fp16.safetensors", "*.non_ema.safetensors")
 
 
-def resolve_teacher(reference: str, directories: Sequence[Path]) -> TeacherInfo:
+def resolve_teacher(reference: str, directories: Sequence[Path], fetched: Path | None = None) -> TeacherInfo:
     """Find the teacher that a specification names, and fetch it if it is on the Hub.
 
     Parameters
@@ -31,13 +29,17 @@ def resolve_teacher(reference: str, directories: Sequence[Path]) -> TeacherInfo:
         ``owner/name@revision`` of the Hugging Face Hub, the path of a pipeline folder, or a registered id.
     directories
         Folders of registered teachers.
+    fetched
+        The folder that the reference was fetched into, where somebody has done that already.
 
     Raises
     ------
     BadTeacherError
         If it cannot be found or fetched, or is of a kind that cannot be distilled.
     """
-    if reference.startswith(OBJECT_STORE):
+    if fetched is not None:
+        return read_teacher(fetched).model_copy(update={"id": reference})
+    if reference.startswith(SCHEME):
         raise BadTeacherError(
             f"{reference} is in an object store, which is not read from here",
             "name the folder that it was fetched into",

@@ -64,6 +64,7 @@ def _migrate(site: Site, environment: Mapping[str, str]) -> None:
 def _api_command(site: Site, environment: Mapping[str, str], port: int) -> Command:
     arguments = [
         *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"),
+        *("--http", "api.http_protocol:BoundedHttpToolsProtocol"),
         *("--host", LOOPBACK, "--port", str(port), "--no-server-header", "--timeout-graceful-shutdown", "5"),
     ]
     return Command("api", arguments, folder=REPOSITORY, log=site.log("api"), environment=environment)

@@ -1,17 +1,16 @@
-"""How Alembic reaches the database: DATABASE_URL, or a connection handed over in the configuration.
+"""How Alembic reaches the database: DATABASE_URL, its file, or a connection handed over in the configuration.
 
 A migration must never hold up a running service: it gives up on a lock that it does not get soon, and it can
 then simply be run again.
 """
 
-import os
 from logging.config import fileConfig
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
 
 from store.models import Base
-from store.settings import normalise_database_url
+from store.settings import normalise_database_url, read_setting
 
 
 def migrate(connection: Connection) -> None:
@@ -32,7 +31,10 @@ def run() -> None:
         return
     if context.config.config_file_name is not None:
         fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-    engine = create_engine(normalise_database_url(os.environ["DATABASE_URL"]))
+    url = read_setting("DATABASE_URL")
+    if url is None:
+        raise RuntimeError("set DATABASE_URL, or DATABASE_URL_FILE to the file that holds it")
+    engine = create_engine(normalise_database_url(url))
     with engine.connect() as connection:
         migrate(connection)
     engine.dispose()

@@ -4,7 +4,7 @@ Each class has a stable ``code``, which the API publishes, and says which field 
 one. This module knows nothing of HTTP: the API maps classes to status codes.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class CondenserError(Exception):
@@ -145,6 +145,49 @@ class QuotaExceededError(ConflictError):
         self.quota = quota
         self.limit = limit
         self.present = present
+
+
+class CaptionsInUseError(ConflictError):
+    """A job that has not ended reads the captions."""
+
+    code = "captions_in_use"
+    title = "The captions are in use"
+
+
+class UploadExpiredError(ConflictError):
+    """An upload took so long that what it had stored was removed."""
+
+    code = "upload_expired"
+    title = "The upload took too long"
+
+
+class RemoteObjectError(CondenserError):
+    """An object that a user named cannot be read."""
+
+    code = "remote_object"
+    title = "An object cannot be read"
+
+
+class UnusableInputError(CondenserError):
+    """What a job is to work on can no longer be had as it was when the job was accepted.
+
+    Parameters
+    ----------
+    reason
+        Why the job ends.
+    detail
+        What is wrong.
+    hint
+        What to do about it.
+    """
+
+    code = "unusable_input"
+    title = "The job's input cannot be used"
+
+    def __init__(self, reason: Literal["bad_teacher", "bad_captions"], detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.hint = hint
 
 
 class InvalidInputError(CondenserError):

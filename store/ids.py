@@ -1,15 +1,10 @@
-"""Identifiers of jobs, keys and tenants: UUIDs of version 7, which sort by the time of their making."""
+"""Identifiers: UUIDs of version 7, which sort by the time of their making."""
 
 import secrets
 from datetime import datetime
 from uuid import UUID
 
 from store.errors import NotFoundError
-
-
-def new_job_id(now: datetime) -> str:
-    """Make an id for a job created at ``now``."""
-    return new_id(now)
 
 
 def new_id(now: datetime) -> str:
@@ -34,14 +29,27 @@ def new_id(now: datetime) -> str:
     return str(UUID(int=value))
 
 
-def parse_job_id(text: str) -> str:
-    """Bring a job's id from outside into its one written form; `NotFoundError` when it cannot be an id."""
-    return parse_id(text, "job")
+def new_job_id(now: datetime) -> str:
+    """Make an id for a job created at ``now``."""
+    return new_id(now)
 
 
 def parse_id(text: str, kind: str) -> str:
-    """Bring the id of a kind of thing into its one written form; `NotFoundError` when it cannot be an id."""
+    """Bring an id from outside into its one written form; `NotFoundError` when it cannot be an id.
+
+    Parameters
+    ----------
+    text
+        What the client sent.
+    kind
+        What it should be the id of, in words.
+    """
     try:
         return str(UUID(text))
     except ValueError:
         raise NotFoundError(f"There is no such {kind}.") from None
+
+
+def parse_job_id(text: str) -> str:
+    """Bring a job's id from outside into its one written form; `NotFoundError` when it cannot be one."""
+    return parse_id(text, "job")

@@ -93,6 +93,7 @@ class Claim:
     """
 
     job_id: str
+    tenant_id: str
     attempt: int
     lease_token: int
     spec: dict[str, Any]
@@ -242,7 +243,7 @@ def claim_job(
     if job is None:
         return None
     spec = with_micro_batch(job.spec, job.micro_batch_size)
-    return Claim(job.id, job.attempt, job.lease_token, spec, job.scratch_attempt)
+    return Claim(job.id, job.tenant_id, job.attempt, job.lease_token, spec, job.scratch_attempt)
 
 
 def claim_next(

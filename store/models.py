@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    UniqueConstraint,
     Uuid,
     func,
     text,
@@ -325,3 +326,39 @@ class IdempotencyRecord(OfTenant, Base):
     )
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class CaptionFile(OfTenant, Base):
+    """A file of captions that somebody uploaded.
+
+    The object under ``key`` is complete and has this ``sha256``. Rows of one tenant with the same content
+    share one object.
+    """
+
+    __tablename__ = "caption_files"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "sha256", "name"),
+        Index("ix_caption_files_tenant_id", "tenant_id", "id"),
+        Index("ix_caption_files_key", "key"),
+    )
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    name: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    key: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class UnclaimedObject(Base):
+    """A key of the object store that no other row speaks of: an upload under way, or what is to be removed.
+
+    ``remove_at`` is when the sweeper may remove it. Once ``removing`` is set it will, and an upload to that
+    key can no longer be completed.
+    """
+
+    __tablename__ = "unclaimed_objects"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    remove_at: Mapped[datetime] = mapped_column(index=True)
+    removing: Mapped[bool] = mapped_column(default=False)

@@ -25,7 +25,7 @@ from store.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
 
 _TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=32 * 2**20, max_concurrency=4)
 
@@ -56,14 +56,14 @@ class ObjectStore:
 
     def __init__(self, settings: Settings) -> None:
         self.bucket = settings.s3_bucket
-        self._client = _make_client(settings, settings.s3_endpoint_url)
-        self._public_client = _make_client(
+        self._client = make_client(settings, settings.s3_endpoint_url)
+        self._public_client = make_client(
             settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url
         )
 
     def ensure_bucket(self) -> None:
         """Create the bucket unless it exists."""
-        with _failures_named():
+        with failures_named():
             try:
                 self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
@@ -73,7 +73,7 @@ class ObjectStore:
 
     def ping(self) -> None:
         """Raise `UnavailableError` unless the bucket answers."""
-        with _failures_named():
+        with failures_named():
             self._client.head_bucket(Bucket=self.bucket)
 
     def upload_file(self, path: Path, key: str) -> StoredObject:
@@ -87,7 +87,7 @@ class ObjectStore:
             Where to put it; an object there is replaced.
         """
         stored = StoredObject(key=key, size=path.stat().st_size, sha256=file_sha256(path))
-        with _failures_named():
+        with failures_named():
             self._client.upload_file(
                 str(path),
                 self.bucket,
@@ -100,7 +100,7 @@ class ObjectStore:
     def download_file(self, key: str, path: Path, *, sha256: str) -> None:
         """Fetch an object into a file; `CorruptObjectError` unless it is there with this digest."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _failures_named():
+        with failures_named():
             try:
                 self._client.download_file(self.bucket, key, str(path), Config=_TRANSFER)
             except ClientError as error:
@@ -132,13 +132,13 @@ class ObjectStore:
 
     def list_keys(self, prefix: str) -> list[str]:
         """List the keys under a prefix, sorted."""
-        with _failures_named():
+        with failures_named():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
             return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
     def delete_keys(self, keys: list[str]) -> None:
         """Delete objects; those that do not exist count as deleted."""
-        with _failures_named():
+        with failures_named():
             for start in range(0, len(keys), 1_000):
                 batch: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + 1_000]]
                 self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
@@ -149,7 +149,11 @@ class ObjectStore:
             raise ValueError("a prefix to delete ends with a slash")
         self.delete_keys(self.list_keys(prefix))
 
-    def abort_uploads(self, prefix: str, *, begun_before: datetime) -> list[str]:
+    def begin_upload(self, key: str) -> "StreamedUpload":
+        """Begin to write an object piece by piece; nothing is stored before the first piece."""
+        return StreamedUpload(self._client, self.bucket, key)
+
+    def abort_uploads(self, prefix: str, *, begun_before: datetime | None) -> list[str]:
         """Give up multipart uploads that nobody completed, whose parts would lie in the store for ever.
 
         Parameters
@@ -157,7 +161,7 @@ class ObjectStore:
         prefix
             Only uploads to keys under it.
         begun_before
-            Later ones may still be under way.
+            Later ones may still be under way; None when none can be.
 
         Returns
         -------
@@ -165,11 +169,11 @@ class ObjectStore:
             Their keys.
         """
         aborted: list[str] = []
-        with _failures_named():
+        with failures_named():
             pages = self._client.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
                 for upload in page.get("Uploads", []):
-                    if upload["Initiated"] < begun_before:
+                    if begun_before is None or upload["Initiated"] < begun_before:
                         self._client.abort_multipart_upload(
                             Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                         )
@@ -177,7 +181,68 @@ class ObjectStore:
         return aborted
 
 
-def _make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
+class StreamedUpload:
+    """An object on its way into the store, piece by piece; it appears once `complete` has returned.
+
+    Every piece but the last has at least 5 MiB, as the protocol wants it.
+
+    Parameters
+    ----------
+    client, bucket, key
+        Where the object goes.
+    """
+
+    def __init__(self, client: "S3Client", bucket: str, key: str) -> None:
+        self.key = key
+        self.size = 0
+        self._client = client
+        self._bucket = bucket
+        self._digest = hashlib.sha256()
+        self._upload_id: str | None = None
+        self._parts: list[CompletedPartTypeDef] = []
+
+    def write(self, piece: bytearray) -> None:
+        """Send a piece; it may be reused once this returns."""
+        with failures_named():
+            if self._upload_id is None:
+                begun = self._client.create_multipart_upload(Bucket=self._bucket, Key=self.key)
+                self._upload_id = begun["UploadId"]
+            number = len(self._parts) + 1
+            sent = self._client.upload_part(
+                Bucket=self._bucket,
+                Key=self.key,
+                UploadId=self._upload_id,
+                PartNumber=number,
+                Body=piece,  # type: ignore[arg-type]  # the stubs leave bytearray out
+            )
+        self._digest.update(piece)
+        self.size += len(piece)
+        self._parts.append({"ETag": sent["ETag"], "PartNumber": number})
+
+    def complete(self) -> StoredObject:
+        """Let the object appear; it has at least one piece."""
+        if self._upload_id is None:
+            raise ValueError("an object has at least one piece")
+        with failures_named():
+            self._client.complete_multipart_upload(
+                Bucket=self._bucket,
+                Key=self.key,
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": self._parts},
+            )
+        return StoredObject(key=self.key, size=self.size, sha256=self._digest.hexdigest())
+
+    def abort(self) -> None:
+        """Remove what was sent."""
+        if self._upload_id is not None:
+            with failures_named():
+                self._client.abort_multipart_upload(
+                    Bucket=self._bucket, Key=self.key, UploadId=self._upload_id
+                )
+
+
+def make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
+    """Make a client of the S3 server that the settings name, at one of its addresses."""
     sign_by_server_time()
     secret = settings.s3_secret_access_key
     return boto3.session.Session().client(
@@ -200,7 +265,8 @@ def _make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
 
 
 @contextmanager
-def _failures_named() -> Iterator[None]:
+def failures_named() -> Iterator[None]:
+    """Raise `UnavailableError` where the server fails or refuses."""
     try:
         yield
     except (BotoCoreError, ClientError, S3UploadFailedError) as error:

@@ -25,7 +25,7 @@ from store.queue import count_hints, send_job_hint
 from store.quotas import NO_LIMITS, Quotas, may_start
 from store.settings import Settings
 from store.stored_bytes import recount_bytes
-from store.sweeper import abort_stale_uploads, remove_deleted_jobs
+from store.sweeper import abort_stale_uploads, remove_deleted_jobs, remove_unclaimed_objects
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +120,7 @@ def run_reconciler(engine: Engine, objects: ObjectStore, settings: Settings, sto
                 now = server_now(session)
             if reconcile_once(engine, settings, now) is not None:
                 remove_deleted_jobs(engine, objects, now)
+                remove_unclaimed_objects(engine, objects, now)
                 if time.monotonic() >= next_sweep:
                     abort_stale_uploads(objects, now)
                     recount_bytes(engine)

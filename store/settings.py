@@ -1,19 +1,28 @@
 """Settings of the service, read from the environment.
 
-Every process of the service reads the same names, so one environment configures the whole stack. Secrets are
-never part of a ``repr``.
+Every process of the service reads the same names, so one environment configures the whole stack. Any of them
+may be in a file instead, which ``NAME_FILE`` names: that is how secrets are handed to containers. Secrets are
+never part of a ``repr`` nor of an error; ``python -m store.settings`` prints all settings without them.
 """
 
+import json
 import os
+import re
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from core.object_references import ObjectReference
 from store.errors import MissingSettingError
 
+HIDDEN = "***"
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -41,13 +50,32 @@ def _bundled_teachers() -> list[Path]:
     return sorted(weights.parent for weights in (_REPOSITORY / "teachers").glob("*/weights"))
 
 
+class NamedFiles(PydanticBaseSettingsSource):
+    """Settings in files: the variable ``NAME_FILE`` names the one that holds ``NAME``."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Read one setting, if it is in a file."""
+        name = field_name.upper()
+        is_in_file = f"{name}_FILE" in os.environ
+        return read_setting(name) if is_in_file else None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Read all settings that are in files."""
+        read = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in read.items() if value is not None}
+
+
 class Settings(BaseSettings):
     """Where the servers are, where files go, and the service's time limits.
 
     Field names in upper case are the names of the environment variables.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    # Errors that show what was given would show secrets.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: str = Field(repr=False, description="Postgres.")
     redis_url: str = Field(repr=False, description="Redis or Valkey.")
@@ -57,7 +85,7 @@ class Settings(BaseSettings):
     )
     s3_bucket: str = "condenser"
     s3_region: str = "us-east-1"
-    s3_access_key_id: str | None = None
+    s3_access_key_id: str | None = Field(default=None, repr=False)
     s3_secret_access_key: SecretStr | None = None
     api_key_pepper: SecretStr | None = Field(
         default=None,
@@ -65,7 +93,6 @@ class Settings(BaseSettings):
         description="Secret of 32 characters or more that digests of API keys are made with. The API needs "
         "it, and another one makes all keys invalid.",
     )
-    api_key_pepper_file: Path | None = Field(default=None, description="File that holds API_KEY_PEPPER.")
     quota_queued_jobs: int | None = Field(
         default=10_000,
         ge=0,
@@ -100,26 +127,52 @@ class Settings(BaseSettings):
         description="Names by which browsers and clients reach the API, separated by commas, beside those of "
         "loopback; * for any.",
     )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Origins, as https://example.org, separated by commas, whose pages may use the API from "
+        "a browser; none by default.",
+    )
     captions_dir: Path | None = Field(
         default=None, description="Folder that caption files must lie in; DATA_DIR/captions when empty."
     )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Largest request body.")
+    max_caption_file_bytes: int = Field(
+        default=2 * 2**30, ge=1, description="Largest caption file to upload, or to fetch from S3."
+    )
+    max_teacher_bytes: int = Field(
+        default=64 * 2**30, ge=1, description="Largest teacher to fetch from S3, all its files together."
+    )
+    s3_caption_prefixes: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Where jobs may read captions from, as s3://bucket/prefix separated by commas; nowhere "
+        "by default.",
+    )
+    s3_teacher_prefixes: Annotated[list[str], NoDecode] = Field(
+        default=[], description="Where jobs may read teachers from, in the same form; nowhere by default."
+    )
+    upload_silence_seconds: float = Field(
+        default=60, gt=0, description="An upload of which nothing arrives for so long is given up."
+    )
     watch_seconds: float = Field(default=0.5, gt=0, description="A watched job's change is seen this soon.")
     stream_seconds: float = Field(default=600, gt=0, description="Longest life of an event stream.")
     ping_seconds: float = Field(default=15, gt=0, description="Pause after which a silent stream pings.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, and files that it names."""
+        return init_settings, env_settings, NamedFiles(settings_cls)
 
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: str) -> str:
         return normalise_database_url(url)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_pepper(cls, values: dict[str, Any]) -> dict[str, Any]:
-        file = values.get("api_key_pepper_file")
-        if file and not values.get("api_key_pepper"):
-            return {**values, "api_key_pepper": Path(file).read_text(encoding="utf-8").strip()}
-        return values
 
     @field_validator("teachers_dirs", mode="before")
     @classmethod
@@ -137,6 +190,28 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [host.strip().lower() for host in value.split(",") if host.strip()]
         return value
+
+    @field_validator("s3_caption_prefixes", "s3_teacher_prefixes", "cors_origins", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [entry.strip() for entry in value.split(",") if entry.strip()]
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write scheme://host, with :port where it has one")
+        return origins
+
+    @field_validator("s3_caption_prefixes", "s3_teacher_prefixes")
+    @classmethod
+    def _check_prefixes(cls, prefixes: list[str]) -> list[str]:
+        for prefix in prefixes:
+            ObjectReference.parse_prefix(prefix)
+        return prefixes
 
     def required_pepper(self) -> str:
         """Give the pepper of API keys; `MissingSettingError` when there is none."""
@@ -165,7 +240,69 @@ class Settings(BaseSettings):
         return self.data_dir / "cache"
 
 
+def read_setting(name: str) -> str | None:
+    """Read one setting from the environment, or from the file that ``NAME_FILE`` names.
+
+    Parameters
+    ----------
+    name
+        In upper case.
+
+    Raises
+    ------
+    ValueError
+        If both are set, or the file cannot be read.
+    """
+    value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    if file is None:
+        return value
+    if value is not None:
+        raise ValueError(f"{name} and {name}_FILE are both set: leave one of them out")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}_FILE names {file}, which cannot be read: {error}") from error
+
+
+def describe_settings(settings: Settings) -> dict[str, Any]:
+    """Return all settings by the names of their variables, without any secret.
+
+    Of an address everything but the server and the path is hidden where there is any of it.
+    """
+    return {
+        name.upper(): _without_secrets(getattr(settings, name), is_shown=field.repr)
+        for name, field in sorted(type(settings).model_fields.items())
+    }
+
+
+def _without_secrets(value: Any, *, is_shown: bool) -> Any:
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    if isinstance(value, str) and "://" in value:
+        return _without_credentials(value)
+    if value is None or is_shown:
+        return value
+    return HIDDEN
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    credentials, at, server = parts.netloc.rpartition("@")
+    return urlunsplit(
+        parts._replace(
+            netloc=f"{HIDDEN if credentials else ''}{at}{server}",
+            query=HIDDEN if parts.query else "",
+            fragment="",
+        )
+    )
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """Read the settings from the environment, once per process."""
     return Settings()
+
+
+if __name__ == "__main__":
+    json.dump(describe_settings(get_settings()), sys.stdout, indent=2, default=str)
+    sys.stdout.write("\n")

@@ -1,7 +1,7 @@
-"""Clears the object store: what deleted jobs left, and uploads that were broken off.
+"""Clears the object store: what deleted jobs and caption files left, and uploads that were broken off.
 
-Only jobs that this very database says were deleted lose their objects. A key that the database does not know
-is left alone: the bucket may be shared, or the database restored from an older backup.
+Only what this very database names is removed. A key that it does not know is left alone: the bucket may be
+shared, or the database restored from an older backup.
 """
 
 import logging
@@ -13,6 +13,7 @@ from store.artifacts import JOBS_PREFIX, job_prefix
 from store.database import Engine, transaction
 from store.models import DeletedJob
 from store.objects import ObjectStore
+from store.unclaimed import forget, take_due
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,26 @@ def remove_deleted_jobs(engine: Engine, objects: ObjectStore, now: datetime) -> 
             else:
                 session.execute(update(DeletedJob).where(this).values(swept_at=now))
     return [job.job_id for job in due]
+
+
+def remove_unclaimed_objects(engine: Engine, objects: ObjectStore, now: datetime) -> list[str]:
+    """Remove what lies under keys that nothing speaks of, half-finished uploads too.
+
+    Returns
+    -------
+    list of str
+        The keys.
+    """
+    with transaction(engine) as session:
+        keys = list(take_due(session, now=now))
+    if not keys:
+        return keys
+    for key in keys:
+        objects.abort_uploads(key, begun_before=None)
+    objects.delete_keys(keys)
+    with transaction(engine) as session:
+        forget(session, keys)
+    return keys
 
 
 def abort_stale_uploads(objects: ObjectStore, now: datetime) -> list[str]:

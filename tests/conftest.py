@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
+        os.environ.pop(f"{name.upper()}_FILE", None)
     # Tests run in parallel: threads of one process would only take the cores from the others.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A run that a shell put in the background ignores Ctrl-C, and so would all that the tests start.

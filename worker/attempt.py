@@ -17,15 +17,23 @@ from typing import Any
 
 from store.database import Clock, Engine, transaction
 from store.endings import ending_of
-from store.errors import LeaseLostError, UnavailableError
+from store.errors import LeaseLostError, UnavailableError, UnusableInputError
 from store.jobs import Claim
 from store.leases import StopWish, heartbeat
 from store.settings import Settings
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Conclusion, Outcome
 from worker.event_recorder import EventRecorder
+from worker.inputs import FetchedInputs, InputFetcher
 from worker.job_log import JobLogger
-from worker.trainer import DISK_FULL_EXIT_CODE, FAILED_EXIT_CODE, CommandBuilder, Trainer, describe_exit
+from worker.trainer import (
+    DISK_FULL_EXIT_CODE,
+    FAILED_EXIT_CODE,
+    CommandBuilder,
+    Trainer,
+    describe_exit,
+    fetched_options,
+)
 from worker.trainer_events import (
     ArtifactEvent,
     CheckpointEvent,
@@ -62,6 +70,8 @@ class Attempt:
         The lease under which everything is written.
     files
         The attempt's file transfers.
+    inputs
+        Fetches what the job reads that lies elsewhere.
     work_dir
         An empty folder for the trainer.
     command
@@ -83,6 +93,7 @@ class Attempt:
         settings: Settings,
         claim: Claim,
         files: AttemptFiles,
+        inputs: InputFetcher,
         work_dir: Path,
         command: CommandBuilder,
         stop: threading.Event,
@@ -95,6 +106,9 @@ class Attempt:
         self._claim = claim
         self._lease: dict[str, Any] = {"job_id": claim.job_id, "lease_token": claim.lease_token}
         self._files = files
+        self._inputs = inputs
+        self._fetched = FetchedInputs()
+        self._given_up = threading.Event()
         self._work_dir = work_dir
         self._spec = work_dir / "spec.json"
         self._command = command
@@ -123,6 +137,8 @@ class Attempt:
             error = self._prepare()
             if self._shall_stop:
                 return self._conclusion.release()
+            if isinstance(error, UnusableInputError):
+                return self._conclusion.fail(ending_of(error.reason, error.detail, error.hint))
             if _is_full_disk(error):
                 return self._conclusion.fail(ending_of("storage_full"))
             if error is not None:
@@ -134,23 +150,46 @@ class Attempt:
             self._logger.warning("the lease was lost; the trainer is killed and nothing more is written")
             return "lease_lost"
         finally:
+            self._given_up.set()
             if trainer is not None:
                 trainer.kill()
             self._transfers.abandon()
             self._transfers.join(_LAST_REQUEST_SECONDS)
 
     def _prepare(self) -> Exception | None:
-        """Fill the work folder while beating, as long as the attempt shall go on."""
-        prepare = self._transfers.submit(Transfer("prepare the work folder", self._fill_work_folder))
-        while not prepare.finished.wait(self._rhythm.poll):
+        """Bring all that the trainer reads while beating, as long as the attempt shall go on.
+
+        From when the specification is written nothing that is used in the cache is removed from it.
+        """
+        steps = {
+            "write the specification": self._write_spec,
+            "fetch inputs": self._fetch_inputs,
+            "fetch checkpoint": self._files.restore_checkpoint,
+        }
+        for name, work in steps.items():
+            error = self._await(Transfer(name, work))
+            if error is not None or self._shall_stop:
+                return error
+        return None
+
+    def _write_spec(self) -> None:
+        self._spec.write_text(json.dumps(self._claim.spec), encoding="utf-8")
+
+    def _await(self, transfer: Transfer) -> Exception | None:
+        """Let something be fetched while beating, as long as the attempt shall go on."""
+        self._transfers.submit(transfer)
+        while not transfer.finished.wait(self._rhythm.poll):
             self._tick()
             if self._shall_stop:
                 break
-        return prepare.error
+        return transfer.error
 
-    def _fill_work_folder(self) -> None:
-        self._spec.write_text(json.dumps(self._claim.spec), encoding="utf-8")
-        self._files.restore_checkpoint()
+    def _fetch_inputs(self) -> None:
+        def go_on() -> None:
+            if self._given_up.is_set():
+                raise LeaseLostError("The attempt is over.")
+
+        self._fetched = self._inputs.fetch(self._claim.spec, self._claim.tenant_id, go_on)
 
     @property
     def _shall_stop(self) -> bool:
@@ -158,7 +197,8 @@ class Attempt:
         return self._wish is not None or self._stop.is_set()
 
     def _start(self) -> Trainer:
-        trainer = Trainer(self._command(self._spec, self._work_dir), self._work_dir / "trainer.log")
+        command = [*self._command(self._spec, self._work_dir), *fetched_options(self._fetched)]
+        trainer = Trainer(command, self._work_dir / "trainer.log")
         self._logger.info("trainer started as process %d", trainer.pid)
         return trainer
 

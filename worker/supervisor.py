@@ -13,11 +13,13 @@ from store.database import Clock, Engine, server_now, transaction
 from store.jobs import Claim, claim_next
 from store.objects import ObjectStore
 from store.quotas import Quotas
+from store.remote_objects import RemoteObjects
 from store.settings import Settings
 from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Outcome
 from worker.housekeeping import oldest_work, remove_dead_work, trim_cache
+from worker.inputs import InputFetcher
 from worker.job_log import JobLogger
 from worker.trainer import CommandBuilder, core_command
 
@@ -55,6 +57,9 @@ class Supervisor:
         self._engine = engine
         self._objects = objects
         self._settings = settings
+        self._inputs = InputFetcher(
+            engine=engine, objects=objects, remote=RemoteObjects(settings), settings=settings
+        )
         self._worker = worker
         self._command = command or core_command(settings)
         self._clock = clock
@@ -96,6 +101,7 @@ class Supervisor:
             settings=self._settings,
             claim=claim,
             files=files,
+            inputs=self._inputs,
             work_dir=work_dir,
             command=self._command,
             stop=stop,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from store.settings import Settings
+from worker.inputs import FetchedInputs
 
 STOPPED_EXIT_CODE = os.EX_TEMPFAIL
 FAILED_EXIT_CODE = 1
@@ -33,6 +34,12 @@ def core_command(settings: Settings) -> CommandBuilder:
         return command
 
     return build
+
+
+def fetched_options(fetched: FetchedInputs) -> list[str]:
+    """Make the options that tell a trainer where its inputs were fetched to."""
+    places = {"--fetched-teacher": fetched.teacher, "--fetched-captions": fetched.captions}
+    return [text for option, place in places.items() if place is not None for text in (option, str(place))]
 
 
 class Trainer:

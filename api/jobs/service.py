@@ -15,10 +15,10 @@ from api.jobs.requests import Submission, changed_submission
 from api.jobs.validation import resolve_spec
 from api.pagination import ListPage
 from api.tenant_services import TenantServices
-from core.spec import DistillationSpec
-from store import artifacts, events, jobs, metrics
-from store.database import server_now
-from store.errors import InvalidInputError
+from core.spec import DistillationSpec, UploadedCaptions
+from store import artifacts, caption_files, events, jobs, metrics
+from store.database import Session, server_now
+from store.errors import InvalidInputError, NotFoundError
 from store.idempotency import IdempotencyKey
 from store.ids import new_job_id
 from store.job_options import JobOptions
@@ -50,7 +50,7 @@ def submit_job(services: TenantServices, submission: Submission, idempotency_key
     """Check a specification and write the job, or find the job that the same request made before."""
     fingerprint = _fingerprint(submission.spec, submission.options)
     idempotency = IdempotencyKey(idempotency_key, fingerprint) if idempotency_key else None
-    spec = resolve_spec(submission.spec, services.settings)
+    spec = resolve_spec(submission.spec, services.settings, services.remote_objects)
     job_id = new_job_id(datetime.now(UTC))
     held = services.in_flight.hold(services.caller.tenant_id, idempotency_key)
     with held, services.transaction() as session:
@@ -65,7 +65,20 @@ def submit_job(services: TenantServices, submission: Submission, idempotency_key
             job_id=job_id,
             quotas=Quotas.by_default(services.settings),
         )
+        if job.id == job_id:
+            _hold_captions(session, spec, services.caller.tenant_id)
     return Accepted(job=schemas.Job.as_accepted(job), is_replay=job.id != job_id)
+
+
+def _hold_captions(session: Session, spec: DistillationSpec, tenant_id: str) -> None:
+    """Refuse captions that were never uploaded; those that were stay until the job has ended."""
+    if isinstance(spec.captions, UploadedCaptions):
+        try:
+            caption_files.hold_caption_file(session, spec.captions.id, tenant_id=tenant_id)
+        except NotFoundError as error:
+            raise InvalidInputError(
+                "There is no caption file of that id; POST /captions makes one.", field="captions.id"
+            ) from error
 
 
 def _fingerprint(spec: DistillationSpec, options: JobOptions) -> str:

@@ -1,37 +1,44 @@
 """Checks of a specification that need to know this installation: its teachers, its folders, its database.
 
 The shape of a specification is checked by its own models. What is checked here is refused at the door because
-a worker would find it out only minutes later. Nothing here touches the database.
+a worker would find it out only minutes later. Nothing here touches the database; of an object
+store it reads only what a request names there and the settings allow.
 """
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core.spec import (
+    BadCaptionsError,
+    BadTeacherError,
     DistillationSpec,
     DrawnByCount,
     FileCaptions,
     InlineCaptions,
     InvalidStudentError,
+    S3Captions,
     UnknownTeacherError,
     choose_student,
     find_teacher,
 )
 from store.errors import InvalidInputError
+from store.remote_inputs import find_captions, find_teacher_files, is_remote, read_remote_configs
+from store.remote_objects import RemoteObjects
 from store.settings import Settings
 
 LISTED_FILES = 20
 
 
-def resolve_spec(spec: DistillationSpec, settings: Settings) -> DistillationSpec:
+def resolve_spec(spec: DistillationSpec, settings: Settings, remote: RemoteObjects) -> DistillationSpec:
     """Check a specification against this installation and resolve what depends on it.
 
     Returns
     -------
     DistillationSpec
-        With the caption file's full path, and with all captions drawn where the request does not say how many
-        and there are fewer than the default.
+        With the caption file's full path, with the revisions of what lies in an object store, and with all
+        captions drawn where the request does not say how many and there are fewer than the default.
 
     Raises
     ------
@@ -39,7 +46,12 @@ def resolve_spec(spec: DistillationSpec, settings: Settings) -> DistillationSpec
         It names the field at fault and the allowed values.
     """
     _check_characters(spec.model_dump())
-    _check_teacher_and_student(spec, settings)
+    if is_remote(spec.teacher):
+        spec = _with_remote_teacher(spec, settings, remote)
+    else:
+        _check_teacher_and_student(spec, settings)
+    if isinstance(spec.captions, S3Captions):
+        spec = _with_caption_revision(spec, spec.captions, settings, remote)
     if isinstance(spec.captions, FileCaptions):
         path = _find_caption_file(spec.captions.path, settings.captions_folder)
         spec = spec.model_copy(update={"captions": spec.captions.model_copy(update={"path": str(path)})})
@@ -73,10 +85,47 @@ def _check_teacher_and_student(spec: DistillationSpec, settings: Settings) -> No
         raise InvalidInputError(
             "There is no teacher of that id.", field="teacher", allowed=error.known
         ) from error
+    _check_student(spec, teacher.unet_config, teacher.prompt_tokens)
+
+
+def _check_student(spec: DistillationSpec, unet_config: dict[str, Any], prompt_tokens: int) -> None:
     try:
-        choose_student(teacher.unet_config, spec.student, teacher.prompt_tokens)
+        choose_student(unet_config, spec.student, prompt_tokens)
     except InvalidStudentError as error:
         raise InvalidInputError(error.message, field=error.field, allowed=error.allowed) from error
+
+
+def _with_remote_teacher(
+    spec: DistillationSpec, settings: Settings, remote: RemoteObjects
+) -> DistillationSpec:
+    """Check a teacher in an object store by its configs, and fix which content of it is meant."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            teacher = find_teacher_files(remote, settings, spec.teacher, Path(folder))
+            configs = read_remote_configs(remote, teacher, Path(folder))
+        except BadTeacherError as error:
+            raise _refusal(error, "teacher") from error
+    try:
+        _check_student(spec, configs.unet_config, configs.prompt_tokens)
+    # Nobody of ours wrote these configs: numbers that fit no U-Net are met where a layer is laid out.
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        message = f"The teacher's unet/config.json describes no U-Net: {error!r}"
+        raise InvalidInputError(message, field="teacher") from error
+    return spec.model_copy(update={"teacher": teacher.pinned})
+
+
+def _with_caption_revision(
+    spec: DistillationSpec, captions: S3Captions, settings: Settings, remote: RemoteObjects
+) -> DistillationSpec:
+    try:
+        _, revision = find_captions(remote, settings, captions)
+    except BadCaptionsError as error:
+        raise _refusal(error, "captions.uri") from error
+    return spec.model_copy(update={"captions": captions.model_copy(update={"revision": revision})})
+
+
+def _refusal(error: BadTeacherError | BadCaptionsError, field: str) -> InvalidInputError:
+    return InvalidInputError(f"{error.message}; {error.hint}", field=field)
 
 
 def _find_caption_file(path: str, folder: Path) -> Path:

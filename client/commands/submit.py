@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from client.address import address_of
+from client.commands.captions import captions_of
 from client.commands.watch import follow
 from client.jobs import Job
 from client.output import tell, write_json, write_line
@@ -33,7 +34,14 @@ def submit(
     student: Annotated[
         str | None, typer.Option(help="Preset such as b-small, or a width such as 0.75.")
     ] = None,
-    captions: Annotated[Path | None, typer.Option(help="Text file, one caption a line.")] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text, CSV, TSV, JSON Lines or Parquet file, uploaded unless it is a short text; or "
+            "s3://bucket/key, or the id of an uploaded file.",
+        ),
+    ] = None,
     drawn: Annotated[int | None, typer.Option(help="How many captions the teacher draws.")] = None,
     drawn_captions: Annotated[
         Path | None, typer.Option(help="Text file of exactly the captions that the teacher draws.")
@@ -59,10 +67,9 @@ def submit(
     if drawn is not None and drawn_captions is not None:
         raise typer.BadParameter("--drawn and --drawn-captions exclude each other")
     spec = _read_file(file) if file is not None else {}
-    for path, value in (
+    options = (
         ("teacher", teacher),
         ("student", _student(student)),
-        ("captions", {"kind": "inline", "texts": _lines(captions)} if captions else None),
         ("drawn", {"count": drawn} if drawn is not None else None),
         ("drawn", {"texts": _lines(drawn_captions)} if drawn_captions else None),
         ("training.steps", steps),
@@ -73,10 +80,13 @@ def submit(
         ("options.max_runtime_s", max_runtime),
         ("options.not_before", not_before.astimezone().isoformat() if not_before else None),
         *(_assignment(setting) for setting in settings or []),
-    ):
-        if value is not None:
-            _put(spec, path, value)
+    )
     with address_of(context).connect() as condenser:
+        if captions is not None:
+            spec["captions"] = captions_of(condenser, captions)
+        for path, value in options:
+            if value is not None:
+                _put(spec, path, value)
         job = condenser.jobs.create(spec)
         _report(job, as_json)
         if watch:

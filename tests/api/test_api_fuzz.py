@@ -13,7 +13,9 @@ json_values = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(st.characters(exclude_categories=()))
-    | st.sampled_from(["b-small", "inline", "file", "bundled", "emoji-64", "tiny", "\x00", "\ud800"]),
+    | st.sampled_from(
+        ["b-small", "inline", "file", "bundled", "uploaded", "s3", "emoji-64", "tiny", "\x00", "\ud800"]
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
@@ -37,6 +39,8 @@ nested_fields = st.sampled_from(
         "kind",
         "texts",
         "path",
+        "uri",
+        "id",
         "name",
         "count",
         "width",

@@ -5,6 +5,7 @@ fails the test, and so does a route that needs a body it does not get: whoever a
 """
 
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,11 @@ class Resident:
 
     def make_key_id(self) -> str:
         return str(self.http.post("/keys", json={"name": "k", "scopes": ["read"]}).json()["id"])
+
+    def make_file_id(self) -> str:
+        """A caption file; each is another one, so that none is shared."""
+        content = f"{secrets.token_hex()}\n".encode()
+        return str(self.http.post("/captions", params={"name": "a.txt"}, content=content).json()["id"])
 
     def value_of(self, parameter: str) -> str:
         maker = getattr(self, f"make_{parameter}", None)
@@ -145,6 +151,7 @@ def everything(engine: Engine) -> list[Any]:
                 "SELECT count(*) FROM job_events",
                 "SELECT id, revoked_at FROM api_keys ORDER BY id",
                 "SELECT job_id FROM deleted_jobs ORDER BY job_id",
+                "SELECT id FROM caption_files ORDER BY id",
                 "SELECT tenant_id, key FROM idempotency_records ORDER BY key",
             )
         ]

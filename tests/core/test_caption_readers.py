@@ -154,3 +154,20 @@ def test_no_file_ends_in_another_error(
     path.write_bytes(content)
     with contextlib.suppress(BadCaptionsError):
         assert all(isinstance(text, str) for text in read(path))
+
+
+def test_a_line_that_no_memory_holds_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.txt.gz"
+    with gzip.open(path, "wb", compresslevel=1) as bomb:
+        bomb.write(b"a cat\n")
+        for _ in range(64):
+            bomb.write(bytes(2**20))
+    with pytest.raises(BadCaptionsError, match=r"bomb\.txt\.gz, line 2: longer than 16,777,216 bytes"):
+        read(path)
+
+
+def test_a_deeply_nested_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "deep.jsonl"
+    path.write_text('"a cat"\n' + "[" * 100_000 + "\n")
+    with pytest.raises(BadCaptionsError, match=r"line 2: not JSON"):
+        read(path)

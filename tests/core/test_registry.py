@@ -127,3 +127,23 @@ def test_the_model_card_says_the_licence_where_teacher_json_does_not(
     assert read_teacher(copied / "weights").licence == "apache-2.0"
     (copied / "weights" / "teacher.json").unlink()
     assert read_teacher(copied / "weights").licence == licence
+
+
+@pytest.mark.parametrize("name", ["../captions.txt", "/etc/passwd", "a/../../b"])
+def test_a_caption_set_outside_of_the_folder_is_refused(copied: Path, name: str) -> None:
+    (copied / "weights" / "teacher.json").write_text(json.dumps({"caption_set": name}))
+    with pytest.raises(BadTeacherError, match="outside of its folder"):
+        read_teacher(copied / "weights")
+
+
+def test_a_teacher_json_of_wrong_types_is_a_bad_teacher(copied: Path) -> None:
+    (copied / "weights" / "teacher.json").write_text(json.dumps({"id": ["a"]}))
+    with pytest.raises(BadTeacherError, match=r"teacher\.json has fields of the wrong type"):
+        read_teacher(copied / "weights")
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 8 + b"{}", b"\x02" + bytes(7) + b"[]", b"", b"[" * 200_000])
+def test_a_hostile_weight_file_is_a_bad_teacher(copied: Path, content: bytes) -> None:
+    (copied / "weights" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(content)
+    with pytest.raises(BadTeacherError, match="is not a safetensors file"):
+        read_teacher(copied / "weights")

@@ -21,7 +21,7 @@ from store.models import DEFAULT_TENANT_ID, Artifact, Base, Job, JobEvent, OfJob
 from store.tenancy import tenant_of
 from store.tenants import list_tenants
 
-SHARED_BY_ALL = {"tenants"}
+SHARED_BY_ALL = {"tenants", "unclaimed_objects"}
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Caption files over HTTP: uploading, listing, deleting."""

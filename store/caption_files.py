@@ -1,0 +1,159 @@
+"""Files of captions that tenants upload: their rows, and which objects the rows share.
+
+An upload goes to a key of its own, for its digest is known only at its end. `finish_upload` then looks for
+the same content: equal files of a tenant are one object. A file stays as long as a job that has not ended
+reads it.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from store.database import Page
+from store.errors import CaptionsInUseError, InvalidCursorError, NotFoundError, UploadExpiredError
+from store.ids import new_id, parse_id
+from store.models import TERMINAL_STATUSES, CaptionFile, Job
+from store.objects import StoredObject
+from store.unclaimed import announce, claim, give_up
+
+CAPTIONS_PREFIX = "captions/"
+
+
+def begin_upload(session: Session, *, tenant_id: str, now: datetime) -> str:
+    """Return the key to upload a file to, which is removed again unless `finish_upload` claims it."""
+    key = f"{CAPTIONS_PREFIX}{tenant_id}/{new_id(now)}"
+    announce(session, key, now=now)
+    return key
+
+
+def finish_upload(
+    session: Session, *, tenant_id: str, name: str, stored: StoredObject, now: datetime
+) -> tuple[CaptionFile, bool]:
+    """Write the row of a file that is wholly stored.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    tenant_id
+        Whose file it is.
+    name
+        Its name, whose ending says how it is read.
+    stored
+        What was uploaded, to the key of `begin_upload`.
+    now
+        Time of its coming.
+
+    Returns
+    -------
+    tuple of CaptionFile and bool
+        The file, and whether it is a new one: the same content under the same name is the file of before.
+
+    Raises
+    ------
+    UploadExpiredError
+        If the upload took so long that it was given up.
+    """
+    _lock_content(session, tenant_id, stored.sha256)
+    equal = select(CaptionFile).where(CaptionFile.tenant_id == tenant_id, CaptionFile.sha256 == stored.sha256)
+    equals = session.scalars(equal).all()
+    if equals:
+        give_up(session, stored.key, now=now)
+    elif not claim(session, stored.key):
+        raise UploadExpiredError("The upload took too long and was given up.")
+    same = next((file for file in equals if file.name == name), None)
+    if same is not None:
+        return same, False
+    file = CaptionFile(
+        id=new_id(now),
+        tenant_id=tenant_id,
+        name=name,
+        size=stored.size,
+        sha256=stored.sha256,
+        key=equals[0].key if equals else stored.key,
+        created_at=now,
+    )
+    session.add(file)
+    session.flush()
+    return file, True
+
+
+def give_up_upload(session: Session, key: str, *, now: datetime) -> None:
+    """Let what a broken upload left be removed at once instead of a day later."""
+    give_up(session, key, now=now)
+
+
+def get_caption_file(session: Session, file_id: str, *, tenant_id: str) -> CaptionFile:
+    """Read a file's row; `NotFoundError` when the tenant has none of that id."""
+    return _get(session, file_id, tenant_id, lock=None)
+
+
+def hold_caption_file(session: Session, file_id: str, *, tenant_id: str) -> CaptionFile:
+    """Read a file's row and keep it from being deleted before the transaction ends.
+
+    For the transaction that creates a job: the file is there, and once the job is, it stays.
+    """
+    return _get(session, file_id, tenant_id, lock="share")
+
+
+def list_caption_files(
+    session: Session, *, tenant_id: str, after: str | None = None, limit: int = 20
+) -> Page[CaptionFile]:
+    """List a tenant's files, the newest first; ``after`` is the cursor of the page before."""
+    query = (
+        select(CaptionFile)
+        .where(CaptionFile.tenant_id == tenant_id)
+        .order_by(CaptionFile.id.desc())
+        .limit(limit + 1)
+    )
+    if after is not None:
+        try:
+            query = query.where(CaptionFile.id < parse_id(after, "caption file"))
+        except NotFoundError:
+            raise InvalidCursorError("The cursor did not come from this service.", field="after") from None
+    rows = list(session.scalars(query))
+    items, has_more = rows[:limit], len(rows) > limit
+    return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+
+
+def delete_caption_file(session: Session, file_id: str, *, tenant_id: str, now: datetime) -> None:
+    """Delete a file; its object follows when no other row shares it.
+
+    Raises
+    ------
+    NotFoundError
+        If the tenant has none of that id.
+    CaptionsInUseError
+        If a job that has not ended reads it.
+    """
+    file = _get(session, file_id, tenant_id, lock="update")
+    users = select(Job.id).where(
+        Job.status.not_in(TERMINAL_STATUSES), Job.spec["captions"]["id"].astext == file.id
+    )
+    user = session.scalar(users.order_by(Job.id).limit(1))
+    if user is not None:
+        raise CaptionsInUseError(f"Job {user} has not ended and reads these captions.")
+    _lock_content(session, tenant_id, file.sha256)
+    session.delete(file)
+    session.flush()
+    if session.scalar(select(CaptionFile.id).where(CaptionFile.key == file.key).limit(1)) is None:
+        give_up(session, file.key, now=now)
+
+
+def _get(session: Session, file_id: str, tenant_id: str, *, lock: str | None) -> CaptionFile:
+    kind = "caption file"
+    query = select(CaptionFile).where(
+        CaptionFile.id == parse_id(file_id, kind), CaptionFile.tenant_id == tenant_id
+    )
+    if lock is not None:
+        query = query.with_for_update(read=lock == "share")
+    file = session.scalars(query).one_or_none()
+    if file is None:
+        raise NotFoundError(f"There is no such {kind}.")
+    return file
+
+
+def _lock_content(session: Session, tenant_id: str, sha256: str) -> None:
+    """Let one transaction at a time decide which rows share an object of this content."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{tenant_id} {sha256}", 0))))

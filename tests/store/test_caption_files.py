@@ -1,0 +1,112 @@
+"""Rows of caption files: whose they are, which objects they share, and what keeps them."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from core.spec import DistillationSpec
+from store import caption_files
+from store.database import transaction
+from store.errors import CaptionsInUseError, NotFoundError, UploadExpiredError
+from store.jobs import create_job
+from store.models import CaptionFile
+from store.objects import StoredObject
+from store.unclaimed import UPLOAD_ENDS, take_due
+
+OURS = "019ab2c4-7f1e-7c3a-9d52-00000000000a"
+THEIRS = "019ab2c4-7f1e-7c3a-9d52-00000000000b"
+
+
+@pytest.fixture
+def keep(engine: Engine, now: datetime) -> Callable[..., CaptionFile]:
+    """Writes the row of a file as if its content had been stored."""
+
+    def keep(tenant_id: str = OURS, name: str = "a.txt", sha256: str = "0" * 64) -> CaptionFile:
+        with transaction(engine) as session:
+            key = caption_files.begin_upload(session, tenant_id=tenant_id, now=now)
+        stored = StoredObject(key=key, size=1, sha256=sha256)
+        with transaction(engine) as session:
+            return caption_files.finish_upload(
+                session, tenant_id=tenant_id, name=name, stored=stored, now=now
+            )[0]
+
+    return keep
+
+
+def unclaimed(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.execute(text("SELECT key FROM unclaimed_objects")).scalars())
+
+
+def test_a_tenant_sees_nothing_of_another(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile]
+) -> None:
+    ours, theirs = keep(OURS), keep(THEIRS)
+    assert ours.key != theirs.key, "equal content of two tenants is two objects"
+    with transaction(engine) as session:
+        assert [file.id for file in caption_files.list_caption_files(session, tenant_id=OURS).items] == [
+            ours.id
+        ]
+        for refused in (
+            lambda: caption_files.get_caption_file(session, theirs.id, tenant_id=OURS),
+            lambda: caption_files.hold_caption_file(session, theirs.id, tenant_id=OURS),
+            lambda: caption_files.delete_caption_file(session, theirs.id, tenant_id=OURS, now=now),
+        ):
+            with pytest.raises(NotFoundError):
+                refused()
+
+
+def test_an_object_goes_with_the_last_row_that_speaks_of_it(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile]
+) -> None:
+    first, second = keep(name="a.txt"), keep(name="b.csv")
+    assert first.key == second.key
+    surplus = unclaimed(engine)
+    assert len(surplus) == 1
+    assert first.key not in surplus
+    with transaction(engine) as session:
+        caption_files.delete_caption_file(session, first.id, tenant_id=OURS, now=now)
+    assert unclaimed(engine) == surplus
+    with transaction(engine) as session:
+        caption_files.delete_caption_file(session, second.id, tenant_id=OURS, now=now)
+    assert sorted(unclaimed(engine)) == sorted([*surplus, second.key])
+
+
+def test_an_upload_that_is_being_removed_cannot_be_finished(engine: Engine, now: datetime) -> None:
+    with transaction(engine) as session:
+        key = caption_files.begin_upload(session, tenant_id=OURS, now=now)
+    with transaction(engine) as session:
+        assert list(take_due(session, now=now + UPLOAD_ENDS)) == [key]
+    stored = StoredObject(key=key, size=1, sha256="0" * 64)
+    with transaction(engine) as session, pytest.raises(UploadExpiredError):
+        caption_files.finish_upload(session, tenant_id=OURS, name="a.txt", stored=stored, now=now)
+
+
+def test_a_deletion_waits_for_a_submission_and_then_heeds_it(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile], eventually: Callable[..., Any]
+) -> None:
+    file = keep()
+    captions = {"kind": "uploaded", "id": file.id}
+    spec = DistillationSpec.model_validate({"teacher": "emoji-64", "captions": captions})
+
+    def delete() -> None:
+        with transaction(engine) as session:
+            caption_files.delete_caption_file(session, file.id, tenant_id=OURS, now=now)
+
+    def waits_for_a_lock() -> bool:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        with engine.connect() as connection:
+            return bool(connection.execute(text(waiting)).scalar())
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(engine) as session:
+            create_job(session, spec=spec, queue="cpu", now=now)
+            caption_files.hold_caption_file(session, file.id, tenant_id=OURS)
+            deletion = pool.submit(delete)
+            eventually(waits_for_a_lock)
+        with pytest.raises(CaptionsInUseError):
+            deletion.result(20)
