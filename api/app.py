@@ -5,6 +5,7 @@ thread of this process; of several API processes one at a time does its work.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,11 +18,14 @@ from api import health, problems
 from api.body_limit import BodyLimitMiddleware
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
+from api.monitoring import ApiMetrics
 from api.openapi import describe, operation_id
 from api.request_context import RequestContextMiddleware
+from api.request_monitor import RequestMonitorMiddleware
 from api.services import Services
 from api.shutdown import closing_on_signal
 from api.teachers import endpoints as teachers
+from store import logs
 from store.errors import CondenserError
 from store.reconciler import run_reconciler
 from store.settings import Settings
@@ -54,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.metrics = ApiMetrics()
     for router in (jobs.router, teachers.router, health.router):
         app.include_router(router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)
@@ -62,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(HostGuardMiddleware, public_hosts=settings.public_hosts)
+    app.add_middleware(RequestMonitorMiddleware, metrics=app.state.metrics)
     app.add_middleware(RequestContextMiddleware)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # the framework's documented way
     return app
@@ -69,17 +75,22 @@ def create_app(settings: Settings) -> FastAPI:
 
 def create_app_from_environment() -> FastAPI:
     """Assemble the application from environment variables; the factory that the server calls."""
-    return create_app(Settings())
+    settings = Settings()
+    logs.configure("api", settings)
+    logging.getLogger("uvicorn.access").setLevel(
+        logging.WARNING
+    )  # `api.request_monitor` says more of a request
+    return create_app(settings)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    services = Services(app.state.settings)
+    services = Services(app.state.settings, app.state.metrics)
     app.state.services = services
     stop = threading.Event()
     reconciler = threading.Thread(
         target=run_reconciler,
-        args=(services.engine, services.objects, services.settings, stop),
+        args=(services.engine, services.objects, services.settings, stop, services.metrics.observe_pass),
         name="reconciler",
     )
     reconciler.start()

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
+from api.monitoring import ApiMetrics
 from store.database import create_engine, transaction
 from store.objects import ObjectStore
 from store.settings import Settings
@@ -23,13 +24,17 @@ class Services:
     ----------
     settings
         Where the servers are. Connections are made on first use.
+    metrics
+        The application's metrics, which also watch the connections and the jobs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: ApiMetrics) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.engine = create_engine(settings)
         self.objects = ObjectStore(settings)
         self.in_flight = InFlightKeys()
+        metrics.watch(self.engine, lease_seconds=settings.lease_seconds)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
     def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:

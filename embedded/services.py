@@ -67,7 +67,8 @@ def _api_command(site: Site, environment: Mapping[str, str], port: int) -> Comma
 
 def _worker_command(site: Site, environment: Mapping[str, str], node: str) -> Command:
     arguments = [
-        *(sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--hostname", node),
+        *(sys.executable, "-m", "celery", "-A", "worker.app", "--quiet"),
+        *("worker", "--hostname", node),
         *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
     ]
     return Command(

@@ -14,11 +14,22 @@ import sqlalchemy
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from store.errors import UnavailableError
 from store.settings import Settings
 
-__all__ = ["Clock", "Engine", "Page", "Session", "create_engine", "ping", "server_now", "transaction"]
+__all__ = [
+    "Clock",
+    "Engine",
+    "Page",
+    "Session",
+    "create_engine",
+    "ping",
+    "pool_use",
+    "server_now",
+    "transaction",
+]
 
 T = TypeVar("T")
 
@@ -34,6 +45,8 @@ _CONNECT_ARGUMENTS = {
     "options": "-c statement_timeout=20s -c lock_timeout=10s"
     " -c idle_in_transaction_session_timeout=30s -c timezone=UTC",
 }
+
+_POOL_SIZE, _POOL_OVERFLOW = 10, 20
 
 
 @dataclass(frozen=True)
@@ -60,11 +73,29 @@ def create_engine(settings: Settings) -> Engine:
     return sqlalchemy.create_engine(
         settings.database_url,
         connect_args=_CONNECT_ARGUMENTS,
+        hide_parameters=True,  # an error's text goes into the log, and captions and keys must not
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=20,
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_OVERFLOW,
         pool_timeout=10,
     )
+
+
+@dataclass(frozen=True)
+class PoolUse:
+    """Connections of a pool: those at work, those at rest, and the most that it will open."""
+
+    in_use: int
+    idle: int
+    limit: int
+
+
+def pool_use(engine: Engine) -> PoolUse:
+    """Say how far the pool of this process is used up."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        raise TypeError(f"the engine has no pool of a fixed size but a {type(pool).__name__}")
+    return PoolUse(in_use=pool.checkedout(), idle=pool.checkedin(), limit=_POOL_SIZE + _POOL_OVERFLOW)
 
 
 @contextmanager

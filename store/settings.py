@@ -8,9 +8,12 @@ import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.logs import LogFormat
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -84,6 +87,13 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(default=0.5, gt=0, description="A watched job's change is seen this soon.")
     stream_seconds: float = Field(default=600, gt=0, description="Longest life of an event stream.")
     ping_seconds: float = Field(default=15, gt=0, description="Pause after which a silent stream pings.")
+    worker_metrics_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="Where a worker answers Prometheus; nowhere when empty."
+    )
+    worker_metrics_host: str = Field(default="127.0.0.1", description="Address that it listens on there.")
+    log_format: LogFormat = Field(
+        default="auto", description="json, console, or auto: console on a terminal, JSON elsewhere."
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -106,6 +116,12 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [host.strip().lower() for host in value.split(",") if host.strip()]
         return value
+
+    def secrets(self) -> set[str]:
+        """Every password and key among the settings, as it is spelt there and as it is meant."""
+        held = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
+        spelt = {urlsplit(url).password for url in (self.database_url, self.redis_url)}
+        return held | {form for password in spelt if password for form in (password, unquote(password))}
 
     @property
     def captions_folder(self) -> Path:
