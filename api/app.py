@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -26,6 +27,7 @@ from api.services import Services
 from api.shutdown import closing_on_signal
 from api.teachers import endpoints as teachers
 from store import logs
+from store.database import CONNECTIONS
 from store.errors import CondenserError
 from store.reconciler import run_reconciler
 from store.settings import Settings
@@ -93,6 +95,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         args=(services.engine, services.objects, services.settings, stop, services.metrics.observe_pass),
         name="reconciler",
     )
+    # More threads than connections would wait for one, and each other.
+    anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
     reconciler.start()
     try:
         with closing_on_signal() as closing:

@@ -61,6 +61,8 @@ def _api_command(site: Site, environment: Mapping[str, str], port: int) -> Comma
     arguments = [
         *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"),
         *("--host", LOOPBACK, "--port", str(port), "--no-server-header", "--timeout-graceful-shutdown", "5"),
+        # Longer than clients and proxies keep an idle connection, so that none is closed under a request.
+        *("--timeout-keep-alive", "75"),
     ]
     return Command("api", arguments, folder=REPOSITORY, log=site.log("api"), environment=environment)
 

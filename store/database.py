@@ -46,7 +46,13 @@ _CONNECT_ARGUMENTS = {
     " -c idle_in_transaction_session_timeout=30s -c timezone=UTC",
 }
 
-_POOL_SIZE, _POOL_OVERFLOW = 10, 20
+CONNECTIONS = 20
+"""Connections that a process keeps, once it has needed them; as many of its threads can work with Postgres.
+
+Beyond them a few more are opened and closed again, which takes longer than most of what they are for.
+"""
+
+_OVERFLOW = 10
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,8 @@ def create_engine(settings: Settings) -> Engine:
         connect_args=_CONNECT_ARGUMENTS,
         hide_parameters=True,  # an error's text goes into the log, and captions and keys must not
         pool_pre_ping=True,
-        pool_size=_POOL_SIZE,
-        max_overflow=_POOL_OVERFLOW,
+        pool_size=CONNECTIONS,
+        max_overflow=_OVERFLOW,
         pool_timeout=10,
     )
 
@@ -95,7 +101,7 @@ def pool_use(engine: Engine) -> PoolUse:
     pool = engine.pool
     if not isinstance(pool, QueuePool):
         raise TypeError(f"the engine has no pool of a fixed size but a {type(pool).__name__}")
-    return PoolUse(in_use=pool.checkedout(), idle=pool.checkedin(), limit=_POOL_SIZE + _POOL_OVERFLOW)
+    return PoolUse(in_use=pool.checkedout(), idle=pool.checkedin(), limit=CONNECTIONS + _OVERFLOW)
 
 
 @contextmanager
