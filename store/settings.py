@@ -56,24 +56,34 @@ class Settings(BaseSettings):
     s3_public_endpoint_url: str | None = Field(
         default=None, description="Address that clients use for S3, when it differs from ours."
     )
-    s3_bucket: str = "condenser"
-    s3_region: str = "us-east-1"
-    s3_access_key_id: str | None = None
-    s3_secret_access_key: SecretStr | None = None
-    data_dir: Path = Path(".condenser")
-    teachers_dirs: Annotated[list[Path], NoDecode] = Field(default=[], validate_default=True)
-    worker_queue: str = "cpu"
+    s3_bucket: str = Field(default="condenser", description="Bucket of all files; workers do not make it.")
+    s3_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str | None = Field(
+        default=None, description="Access key; boto3's usual places if empty."
+    )
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="The secret that belongs to it.")
+    data_dir: Path = Field(
+        default=Path(".condenser"), description="A worker's work folders and caches, and caption files."
+    )
+    teachers_dirs: Annotated[list[Path], NoDecode] = Field(
+        default=[],
+        validate_default=True,
+        description="Folders of teachers, separated by colons, beside those that come with the service.",
+    )
+    worker_queue: str = Field(
+        default="cpu", description="Queue of submitted jobs and of this worker, one per class of accelerator."
+    )
     lease_seconds: float = Field(default=60, gt=0, description="A job is taken back this long after a beat.")
-    heartbeat_seconds: float = Field(default=10, gt=0)
+    heartbeat_seconds: float = Field(default=10, gt=0, description="Pause between a worker's heartbeats.")
     cancel_grace_seconds: float = Field(
         default=120, gt=0, description="What a trainer has to write a checkpoint: from SIGTERM to SIGKILL."
     )
     upload_patience_seconds: float = Field(default=3_600, gt=0, description="Retries while S3 is away.")
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=3, ge=1, description="Attempts that may crash before a job fails.")
     cache_max_bytes: int = Field(
         default=100 * 2**30, ge=0, description="A worker's caches; what was not used for longest goes first."
     )
-    reconcile_seconds: float = Field(default=10, gt=0)
+    reconcile_seconds: float = Field(default=10, gt=0, description="Pause between the reconciler's passes.")
     sweep_seconds: float = Field(default=3_600, gt=0, description="Between two looks for broken uploads.")
     public_hosts: Annotated[list[str], NoDecode] = Field(
         default=[],
