@@ -98,7 +98,7 @@ def _stamp(path: Path) -> Stamp:
     """Name, size and time of each file that reading the folder looks at."""
     found = []
     for folder in (str(path), *(entry.path for entry in os.scandir(path) if entry.is_dir())):
-        for entry in os.scandir(folder):
+        for entry in filter(os.DirEntry.is_file, os.scandir(folder)):
             stat = entry.stat()
             found.append((entry.path, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))

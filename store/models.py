@@ -107,6 +107,9 @@ class Job(Base):
             "(status IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"
         ),
         Index("ix_jobs_queued", "queue", "hinted_at", postgresql_where=text("status = 'queued'")),
+        Index(
+            "ix_jobs_turn", "queue", text("priority DESC"), "id", postgresql_where=text("status = 'queued'")
+        ),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
         Index("ix_jobs_status", "status", "id"),
         Index("ix_jobs_teacher", "teacher", "id"),

@@ -6,7 +6,6 @@ same load again, and compares a training with and without supervision. Everythin
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import uvloop
 
 from benchmarks.load import bulk, supervising
 from benchmarks.load.clients import Observations, Plan, put_under_load
@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = Plan(jobs=options.jobs, seconds=options.seconds)
     if options.url:
-        seen = asyncio.run(put_under_load(options.url, plan, os.environ.get("CONDENSER_API_KEY")))
+        seen = uvloop.run(put_under_load(options.url, plan, os.environ.get("CONDENSER_API_KEY")))
         print(summary(seen))
         raise SystemExit(1 if seen.errors else 0)
     began, load_before = time.monotonic(), os.getloadavg()[2]
@@ -98,7 +98,7 @@ def _under_load(service: Service, plan: Plan, mover: psutil.Process) -> tuple[di
         "mover": mover,
     }
     with Sampling(watched) as sampling:
-        seen: Observations = asyncio.run(put_under_load(service.url, plan))
+        seen: Observations = uvloop.run(put_under_load(service.url, plan))
     lost = await_jobs(service, seen.job_ids)
     found = summary(seen) | {"lost": lost, **sampling.found()}
     _tell(_line(found))

@@ -6,13 +6,15 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-import httpx
+from benchmarks.load.connection import Connection, ConnectionLostError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SUBMITTERS = 8
 WAIT_SECONDS = 20
-WATCHED = 50  # clients look at jobs this recent, as people do
+WATCHED = 50  # pollers look at one of the newest jobs, as people do
+FOLLOWED = 8  # and who follows one begins soon after it was submitted
 SPEC = {
     "teacher": "emoji-64",
     "student": "b-tiny",
@@ -62,6 +64,9 @@ class Observations:
         self.seconds.setdefault(request, []).append(seconds)
 
 
+Look = Callable[[Connection, Plan, Observations], Awaitable[None]]
+
+
 async def put_under_load(url: str, plan: Plan, api_key: str | None = None) -> Observations:
     """Let all clients loose until the jobs are submitted and the time is over.
 
@@ -74,121 +79,117 @@ async def put_under_load(url: str, plan: Plan, api_key: str | None = None) -> Ob
     api_key
         Sent with every request, where the service asks for one.
     """
-    if httpx.URL(url).host not in LOOPBACK:
+    if urlsplit(url).hostname not in LOOPBACK:
         raise ValueError(f"{url} is not on loopback: load is for your own machine only")
-    seen = Observations()
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, limits=limits, timeout=WAIT_SECONDS + 40, trust_env=False
-    ) as client:
-        submitting = asyncio.gather(*(_submit(client, plan, seen, n) for n in range(SUBMITTERS)))
-        loops: list[tuple[int, Callable[[httpx.AsyncClient, Plan, Observations], Awaitable[None]]]] = [
-            (plan.pollers, _poll),
-            (plan.waiters, _wait),
-            (plan.streamers, _stream),
-        ]
-        watching = [
-            asyncio.create_task(_forever(seen, look, client, plan))
-            for count, look in loops
-            for _ in range(count)
-        ]
-        try:
-            await submitting
-        finally:
-            for task in watching:
-                task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
+    seen = Observations()
+    looks: list[tuple[int, Look]] = [(plan.pollers, _poll), (plan.waiters, _wait), (plan.streamers, _stream)]
+    watching = [
+        asyncio.create_task(_forever(seen, look, Connection(url, headers), plan))
+        for count, look in looks
+        for _ in range(count)
+    ]
+    try:
+        await asyncio.gather(*[_submit(Connection(url, headers), plan, seen, n) for n in range(SUBMITTERS)])
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
     return seen
 
 
-async def _submit(client: httpx.AsyncClient, plan: Plan, seen: Observations, submitter: int) -> None:
-    """Submit every n-th job at its time, however long the ones before took."""
+async def _submit(connection: Connection, plan: Plan, seen: Observations, submitter: int) -> None:
+    """Submit every n-th job at its time, or at once when the one before took longer than that.
+
+    A job's latency counts from the time at which it was due, so that a slow answer is not hidden by the
+    requests that it held up.
+    """
     began = time.perf_counter()
-    pending = set()
     for number in range(submitter, plan.jobs, SUBMITTERS):
-        await asyncio.sleep(max(began + plan.seconds * number / plan.jobs - time.perf_counter(), 0))
-        pending.add(asyncio.create_task(_submit_one(client, seen, number)))
-    await asyncio.gather(*pending)
-
-
-async def _submit_one(client: httpx.AsyncClient, seen: Observations, number: int) -> None:
-    began = time.perf_counter()
-    try:
-        answer = await client.post(
-            "/jobs", json=SPEC | {"seed": number}, headers={"Idempotency-Key": f"{began}-{number}"}
-        )
-    except httpx.HTTPError as error:
-        seen.errors.append(f"POST /jobs: {error!r}")
-        return
-    seen.time("POST /jobs", time.perf_counter() - began)
-    if answer.status_code == 201:
-        seen.job_ids.append(answer.json()["id"])
-    else:
-        seen.errors.append(f"POST /jobs: {answer.status_code} {answer.text[:200]}")
-
-
-async def _forever(
-    seen: Observations,
-    look: Callable[[httpx.AsyncClient, Plan, Observations], Awaitable[None]],
-    client: httpx.AsyncClient,
-    plan: Plan,
-) -> None:
-    await asyncio.sleep(random.random() * plan.poll_seconds)
-    while True:
+        due = began + plan.seconds * number / plan.jobs
+        await asyncio.sleep(max(due - time.perf_counter(), 0))
         try:
-            if seen.job_ids:
-                await look(client, plan, seen)
-            else:
-                await asyncio.sleep(0.1)
-        except httpx.HTTPError as error:
-            seen.errors.append(f"{look.__name__}: {error!r}")
+            answer, body = await connection.request(
+                "POST",
+                "/jobs",
+                body=SPEC | {"seed": number},
+                headers={"Idempotency-Key": f"{began}-{number}"},
+            )
+        except (ConnectionLostError, OSError) as error:
+            seen.errors.append(f"POST /jobs: {error}")
+            continue
+        seen.time("POST /jobs", time.perf_counter() - due)
+        if answer.status == 201:
+            seen.job_ids.append(json.loads(body)["id"])
+        else:
+            seen.errors.append(f"POST /jobs: {answer.status} {body[:200]!r}")
+    connection.close()
 
 
-async def _poll(client: httpx.AsyncClient, plan: Plan, seen: Observations) -> None:
+async def _forever(seen: Observations, look: Look, connection: Connection, plan: Plan) -> None:
+    await asyncio.sleep(random.random() * plan.poll_seconds)
+    try:
+        while True:
+            try:
+                if seen.job_ids:
+                    await look(connection, plan, seen)
+                else:
+                    await asyncio.sleep(0.1)
+            except (ConnectionLostError, OSError) as error:
+                seen.errors.append(f"{look.__name__}: {error}")
+    finally:
+        connection.close()
+
+
+async def _poll(connection: Connection, plan: Plan, seen: Observations) -> None:
     began = time.perf_counter()
-    answer = await client.get(f"/jobs/{_recent(seen)}")
+    answer, _ = await connection.request("GET", f"/jobs/{_recent(seen, WATCHED)}")
     seconds = time.perf_counter() - began
     seen.time("GET /jobs/{id}", seconds)
-    if answer.status_code != 200:
-        seen.errors.append(f"GET /jobs/{{id}}: {answer.status_code}")
+    if answer.status != 200:
+        seen.errors.append(f"GET /jobs/{{id}}: {answer.status}")
     await asyncio.sleep(max(plan.poll_seconds - seconds, 0))
 
 
-async def _wait(client: httpx.AsyncClient, plan: Plan, seen: Observations) -> None:
+async def _wait(connection: Connection, plan: Plan, seen: Observations) -> None:
     """Follow one job by long polls until it has ended."""
-    path, tag, status = f"/jobs/{_recent(seen)}", "", ""
+    await asyncio.sleep(plan.poll_seconds)
+    path, tag, status = f"/jobs/{_recent(seen, FOLLOWED)}?wait={WAIT_SECONDS}", "", ""
     while status not in {"succeeded", "failed", "cancelled"}:
-        answer = await client.get(
-            path, params={"wait": WAIT_SECONDS}, headers={"If-None-Match": tag} if tag else {}
-        )
-        if answer.status_code == 200:
+        headers = {"If-None-Match": tag} if tag else {}
+        answer, body = await connection.request("GET", path, headers=headers)
+        if answer.status == 200:
             seen.changes += bool(tag)
-            tag, status = answer.headers["etag"], answer.json()["status"]
-        elif answer.status_code != 304:
-            seen.errors.append(f"long poll: {answer.status_code}")
+            tag, status = answer.headers["etag"], json.loads(body)["status"]
+        elif answer.status != 304:
+            seen.errors.append(f"long poll: {answer.status}")
             return
 
 
-async def _stream(client: httpx.AsyncClient, plan: Plan, seen: Observations) -> None:
+async def _stream(connection: Connection, plan: Plan, seen: Observations) -> None:
     """Follow one job by its stream, and see that every event comes once and in order."""
-    expected = 1
-    path = f"/jobs/{_recent(seen)}/events"
-    began = time.perf_counter()
-    async with client.stream("GET", path, headers={"Accept": "text/event-stream"}) as answer:
-        if answer.status_code != 200:
-            seen.errors.append(f"stream: {answer.status_code}")
-            return
-        async for line in answer.aiter_lines():
-            if line.startswith("retry:"):
-                seen.time("stream: first byte", time.perf_counter() - began)
-            if line.startswith("data:"):
-                sequence = json.loads(line[5:])["sequence"]
-                if sequence != expected:
-                    seen.errors.append(f"stream: event {sequence} where {expected} was due")
-                expected = sequence + 1
-                seen.events += 1
+    await asyncio.sleep(plan.poll_seconds)
+    expected, began, ended = 1, time.perf_counter(), False
+    path = f"/jobs/{_recent(seen, FOLLOWED)}/events"
+    answer = await connection.open("GET", path, headers={"Accept": "text/event-stream"})
+    seen.time("GET /jobs/{id}/events, first byte", time.perf_counter() - began)
+    if answer.status != 200:
+        seen.errors.append(f"stream: {answer.status}")
+        connection.close()
+        return
+    async for part in connection.parts(answer):
+        for line in part.splitlines():
+            if not line.startswith(b"data:"):
+                continue
+            event = json.loads(line[5:])
+            if event["sequence"] != expected:
+                seen.errors.append(f"stream: event {event['sequence']} where {expected} was due")
+            expected = event["sequence"] + 1
+            ended = event["data"].get("status") == "succeeded"
+            seen.events += 1
+    if not ended:
+        seen.errors.append("stream: it ended before its job")
 
 
-def _recent(seen: Observations) -> str:
-    return random.choice(seen.job_ids[-WATCHED:])
+def _recent(seen: Observations, newest: int) -> str:
+    return random.choice(seen.job_ids[-newest:])

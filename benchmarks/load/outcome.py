@@ -35,9 +35,9 @@ def _percentiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def await_jobs(service: Service, job_ids: list[str]) -> int:
+def await_jobs(service: Service, job_ids: list[str], patience_seconds: float = PATIENCE_SECONDS) -> int:
     """Wait until all jobs have ended; how many have not succeeded in one attempt, with one history."""
-    deadline = monotonic() + PATIENCE_SECONDS
+    deadline = monotonic() + patience_seconds
     with psycopg.connect(service.environment["DATABASE_URL"], autocommit=True) as connection:
         while True:
             sound = connection.execute(

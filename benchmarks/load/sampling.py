@@ -13,7 +13,7 @@ SAMPLE_SECONDS = 1.0
 
 
 class Sampling:
-    """Samples processes, with their children, for the length of a ``with`` block."""
+    """Samples processes for the length of a ``with`` block."""
 
     def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
         self._processes = processes
@@ -60,10 +60,12 @@ class Sampling:
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """Processor time of a process and of its children, those that have ended included."""
+    """Processor time of a process; that of Postgres is its children's."""
     own = process.cpu_times()
-    used = own.user + own.system + own.children_user + own.children_system
-    for child in process.children(recursive=True):
-        times = child.cpu_times()
-        used += times.user + times.system
+    used = own.user + own.system
+    if process.name() == "postgres":
+        used += own.children_user + own.children_system
+        for child in process.children():
+            times = child.cpu_times()
+            used += times.user + times.system
     return float(used)
