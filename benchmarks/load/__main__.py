@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000, help="jobs submitted in that time")
     parser.add_argument("--filled-jobs", type=int, default=100_000, help="jobs in the filled database")
     parser.add_argument("--filled-points", type=int, default=10_000_000, help="metric points in it")
-    parser.add_argument("--steps", type=int, default=600, help="steps of each training; 0 for none")
+    parser.add_argument("--steps", type=int, default=400, help="steps of each training; 0 for none")
     parser.add_argument("--pairs", type=int, default=2, help="trainings with and without supervision")
     parser.add_argument("--dry", action="store_true", help="print what is found, and write nothing")
     parser.add_argument(

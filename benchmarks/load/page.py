@@ -79,10 +79,22 @@ def _resources(found: Mapping[str, Any]) -> str:
         memory = [*found["empty"]["memory_mib"][name], last["memory_mib"][name][-1]]
         path = " → ".join(f"{value:.0f}" for value in memory)
         lines.append(_row([name, f"{cores:.2f}", f"{last['cores'][name]:.2f}", f"{path} MiB"]))
-    told = (
-        "Memory is that of the process alone: after a fifth of the first load, at its end, at the last one's."
-    )
-    return "\n".join(["## What it took", "", *lines, "", told, ""])
+    milliseconds = _milliseconds(found["empty"])
+    bound = f"""Memory is that of the process alone: after a fifth of the first load, at its end, and at the
+end of the last.
+
+An API process took {milliseconds:.1f} ms of processor time for an answer, a streamed event counted as
+one. Its Python runs on one core at a time, so that is what bounds it: past about {1_000 / milliseconds:.0f}
+answers a second on such a core requests queue, and another process on another core is what helps.
+"""
+    return "\n".join(["## What it took", "", *lines, "", bound])
+
+
+def _milliseconds(found: Mapping[str, Any]) -> float:
+    """Processor time of the API for one answer or one event of a stream."""
+    answers = sum(row["count"] for row in found["latency"].values())
+    answers += found["stream_events"] + found["poll_changes"]
+    return float(1_000 * found["cores"]["api"] * found["seconds"] / answers)
 
 
 def _supervising(found: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class Sampling:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        seconds = time.monotonic() - self._began
+        self._seconds = seconds = time.monotonic() - self._began
         self._used = {name: (used - self._before[name]) / seconds for name, used in self._cpu().items()}
 
     def found(self) -> dict[str, Any]:
@@ -47,7 +47,8 @@ class Sampling:
             fifth = max(len(samples) // 5, 1)
             begun, ended = samples[fifth : 2 * fifth] or samples, samples[-fifth:]
             memory[name] = [round(statistics.median(part) / 2**20, 1) for part in (begun, ended)]
-        return {"cores": {name: round(used, 2) for name, used in self._used.items()}, "memory_mib": memory}
+        cores = {name: round(used, 2) for name, used in self._used.items()}
+        return {"seconds": round(self._seconds, 1), "cores": cores, "memory_mib": memory}
 
     def _run(self) -> None:
         while not self._stop.is_set():

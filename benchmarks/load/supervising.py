@@ -23,12 +23,12 @@ from store.settings import Settings, get_settings
 from worker.supervisor import Supervisor
 from worker.trainer import core_command
 
+TRAINING = {"batch_size": 8, "log_every": 10, "checkpoint_every": 100, "sample_every": 1_000_000}
 SPEC = {
     "teacher": "emoji-64",
     "student": "b-tiny",
     "drawn": {"count": 16},
     "latents": {"steps": 5},
-    "training": {"batch_size": 8, "log_every": 10, "checkpoint_every": 100, "sample_every": 1_000_000},
     "evaluation": {"samples": 2, "steps": 1, "bootstrap_resamples": 0},
     "export": {"variants": [], "single_file": False},
 }
@@ -42,11 +42,9 @@ def compare(environment: Mapping[str, str], folder: Path, *, steps: int, pairs: 
     dict
         Wall time of every run, the ratio of the sums, and the supervisor's share of the processor time.
     """
-    spec = folder / "spec.json"
     folder.mkdir(parents=True, exist_ok=True)
-    training = {**SPEC["training"], "steps": steps}  # type: ignore[dict-item]
-    spec.write_text(DistillationSpec.model_validate(SPEC | {"training": training}).model_dump_json())
-    _alone(environment, spec, folder / "warm-up")  # fills the cache of latents and that of the disk
+    _alone(environment, _spec(folder / "few-steps.json", 5), folder / "warm-up")  # fills the cache of latents
+    spec = _spec(folder / "spec.json", steps)
     alone, supervised = [], []
     for pair in range(pairs):
         alone.append(_alone(environment, spec, folder / f"alone-{pair}"))
@@ -60,6 +58,12 @@ def compare(environment: Mapping[str, str], folder: Path, *, steps: int, pairs: 
         "processor_share": sum(run["supervisor_cpu_seconds"] for run in supervised)
         / sum(run["trainer_cpu_seconds"] for run in supervised),
     }
+
+
+def _spec(path: Path, steps: int) -> Path:
+    training = {**TRAINING, "steps": steps}
+    path.write_text(DistillationSpec.model_validate(SPEC | {"training": training}).model_dump_json())
+    return path
 
 
 def _alone(environment: Mapping[str, str], spec: Path, work_dir: Path) -> dict[str, float]:

@@ -103,7 +103,12 @@ def unused_port() -> int:
 def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     seen = Observations(job_ids=["a"], events=7, changes=3)
     seen.seconds = {"GET /jobs/{id}": [0.001] * 98 + [0.040] * 2, "POST /jobs": [0.1, 0.2]}
-    figures = summary(seen) | {"lost": 0, "cores": {"api": 0.5}, "memory_mib": {"api": [100.0, 101.0]}}
+    figures = summary(seen) | {
+        "lost": 0,
+        "seconds": 2.24,
+        "cores": {"api": 0.5},
+        "memory_mib": {"api": [100.0, 101.0]},
+    }
     slower = json.loads(json.dumps(figures))
     for row in slower["latency"].values():
         row["p99_ms"] *= 1.5
@@ -136,4 +141,6 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     assert "| `GET /jobs/{id}` | empty | 100 | 1 ms | 1 ms | 40 ms | 40 ms | 100 ms |" in text
     assert "by a factor of 1.50" in text
     assert "| api | 0.50 | 0.50 | 100 → 101 → 101 MiB |" in text
+    assert "took 10.0 ms of processor time" in text
+    assert "past about 100 answers a second" in " ".join(text.split())
     assert "took 0.40 % of what its trainer took" in text
