@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -48,6 +49,9 @@ def main() -> None:
         "--url", help="only put this service on loopback under load; jobs need a worker there"
     )
     options = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended before its time")
+    )  # servers are stopped on the way
     plan = Plan(jobs=options.jobs, seconds=options.seconds)
     if options.url:
         seen = uvloop.run(put_under_load(options.url, plan, os.environ.get("CONDENSER_API_KEY")))
