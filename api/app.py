@@ -6,10 +6,12 @@ processes one at a time does its work.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,12 +25,15 @@ from api.head_limit import HeadLimitMiddleware
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
-from api.log_masking import mask_keys_in_logs
+from api.monitoring import ApiMetrics
 from api.openapi import describe, operation_id
 from api.request_context import RequestContextMiddleware
+from api.request_monitor import RequestMonitorMiddleware
 from api.services import Services
 from api.shutdown import closing_on_signal
 from api.teachers import endpoints as teachers
+from store import logs
+from store.database import CONNECTIONS
 from store.errors import CondenserError
 from store.reconciler import run_reconciler
 from store.settings import Settings
@@ -76,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    mask_keys_in_logs()
+    app.state.metrics = ApiMetrics()
     for router in (jobs.router, captions.router, teachers.router):
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
     app.include_router(keys.router, dependencies=[ADMIN], responses=OF_CALLERS)
@@ -103,6 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         HostGuardMiddleware, public_hosts=settings.public_hosts, allowed_origins=settings.cors_origins
     )
+    app.add_middleware(RequestMonitorMiddleware, metrics=app.state.metrics)
     app.add_middleware(RequestContextMiddleware)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # the framework's documented way
     return app
@@ -110,19 +116,26 @@ def create_app(settings: Settings) -> FastAPI:
 
 def create_app_from_environment() -> FastAPI:
     """Assemble the application from environment variables; the factory that the server calls."""
-    return create_app(Settings())
+    settings = Settings()
+    logs.configure("api", settings)
+    logging.getLogger("uvicorn.access").setLevel(
+        logging.WARNING
+    )  # `api.request_monitor` says more of a request
+    return create_app(settings)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    services = Services(app.state.settings)
+    services = Services(app.state.settings, app.state.metrics)
     app.state.services = services
     stop = threading.Event()
     reconciler = threading.Thread(
         target=run_reconciler,
-        args=(services.engine, services.objects, services.settings, stop),
+        args=(services.engine, services.objects, services.settings, stop, services.metrics.observe_pass),
         name="reconciler",
     )
+    # More threads than connections would wait for one, and each other.
+    anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
     reconciler.start()
     try:
         with closing_on_signal() as closing:

@@ -5,8 +5,10 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
+import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -47,7 +49,9 @@ async def read_health() -> Health:
 async def read_readiness(request: Request, services: ServicesDependency) -> Readiness | Response:
     """Ask Postgres, the queue and the object store, each for two seconds at most."""
     checks = _checks(services)
-    answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
+    # Threads of its own: a service that is busy is not one that cannot reach its servers.
+    threads = anyio.CapacityLimiter(len(checks))
+    answers = await asyncio.gather(*(_answers(name, check, threads) for name, check in checks.items()))
     silent = [name for name, answered in zip(checks, answers, strict=True) if not answered]
     if not silent:
         return Readiness(checks=list(checks))
@@ -62,6 +66,26 @@ async def read_readiness(request: Request, services: ServicesDependency) -> Read
     )
 
 
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Prometheus's text format.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+        **problems(),
+    },
+)
+def read_monitoring(services: ServicesDependency) -> Response:
+    """Read the metrics of this API process and of the job table.
+
+    A training curve is among `/jobs/{job_id}/metrics`, not here.
+    """
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
 def _checks(services: Services) -> dict[str, Callable[[], None]]:
     return {
         "postgres": lambda: database.ping(services.engine),
@@ -70,10 +94,10 @@ def _checks(services: Services) -> dict[str, Callable[[], None]]:
     }
 
 
-async def _answers(name: str, check: Callable[[], None]) -> bool:
+async def _answers(name: str, check: Callable[[], None], threads: anyio.CapacityLimiter) -> bool:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(check, abandon_on_cancel=True, limiter=threads)
     except (TimeoutError, UnavailableError) as error:
         LOGGER.warning("%s does not answer: %r", name, error)
         return False

@@ -11,6 +11,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from api.problems import REQUEST_ID_HEADER, internal_error
 from api.security_headers import add_security_headers
@@ -35,6 +36,10 @@ class RequestContextMiddleware:
         offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = offered if _ACCEPTABLE_REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
         scope["request_id"] = request_id
+        with bound_contextvars(request_id=request_id):
+            await self._answer(scope, receive, send, request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = False
 
         async def send_with_headers(message: Message) -> None:

@@ -13,6 +13,7 @@ from api.captions.slots import UploadSlots
 from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
 from api.key_checks import KeyChecks
+from api.monitoring import ApiMetrics
 from api.rate_limits import RateLimits
 from store.database import create_engine, transaction
 from store.objects import ObjectStore
@@ -28,10 +29,13 @@ class Services:
     ----------
     settings
         Where the servers are. Connections are made on first use.
+    metrics
+        The application's metrics, which also watch the connections and the jobs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: ApiMetrics) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.engine = create_engine(settings)
         self.objects = ObjectStore(settings)
         self.remote_objects = RemoteObjects(settings)
@@ -39,6 +43,7 @@ class Services:
         self.keys = KeyChecks(self.engine, settings)
         self.rate_limits = RateLimits(settings)
         self.upload_slots = UploadSlots()
+        metrics.watch(self.engine, lease_seconds=settings.lease_seconds)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
     def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:

@@ -10,8 +10,10 @@ import itertools
 import json
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a 
 MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
 LARGEST = {"layers_per_block": 16, "transformer_layers_per_block": 100, "block_out_channels": 2**16}
 MAX_STAGES = 16
+Stamp = tuple[tuple[str, int, int], ...]
 
 
 class TeacherInfo(BaseModel):
@@ -87,12 +90,28 @@ def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
     for directory in directories:
         for index in sorted(directory.glob("*/model_index.json")):
             try:
-                teacher = read_teacher(index.parent)
+                teacher = _read_unchanged(index.parent, _stamp(index.parent))
             except BadTeacherError as error:  # one broken folder must not hide the others
                 logger.warning("%s is passed over: %s", index.parent, error)
                 continue
             teachers.setdefault(teacher.id, teacher)
     return [teachers[teacher_id] for teacher_id in sorted(teachers)]
+
+
+@lru_cache(maxsize=64)
+def _read_unchanged(path: Path, stamp: Stamp) -> TeacherInfo:
+    """Read a folder once for as long as its files have this stamp: every submission asks for its teacher."""
+    return read_teacher(path)
+
+
+def _stamp(path: Path) -> Stamp:
+    """Name, size and time of each file that reading the folder looks at."""
+    found = []
+    for folder in (str(path), *(entry.path for entry in os.scandir(path) if entry.is_dir())):
+        for entry in filter(os.DirEntry.is_file, os.scandir(folder)):
+            stat = entry.stat()
+            found.append((entry.path, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def find_teacher(teacher_id: str, directories: Sequence[Path]) -> TeacherInfo:

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from core.errors import CoreError, OutOfMemoryError, StorageFullError
 from core.events import EventWriter
+from core.logs import configure_from_environment
 from core.pipeline import Job, run_job
 from core.spec import DistillationSpec
 from core.stopping import Stopped, StopRequest
@@ -34,7 +35,7 @@ logger = logging.getLogger("core")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a job and return the process's exit status."""
     options = _parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_from_environment("trainer", os.environ)
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()

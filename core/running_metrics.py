@@ -46,6 +46,8 @@ class RunningMetrics:
         values = {name: mean if math.isfinite(mean) else None for name, mean in named.items()}
         values["learning_rate"] = learning_rate
         values["samples_per_second"] = self._steps * batch_size / self._seconds
+        if torch.cuda.is_available():
+            values["accelerator_memory_bytes"] = float(torch.cuda.max_memory_allocated())
         self._events.write("metrics", step=step, values=values)
         self._sums = {}
         self._steps, self._seconds = 0, 0.0

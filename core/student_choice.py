@@ -4,9 +4,11 @@ The search goes over every rule of the teacher's family: all presets that fit, a
 from the configs alone; this module is free of torch.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from core.errors import InvalidStudentError
@@ -110,6 +112,12 @@ def list_candidates(unet_config: Mapping[str, Any], prompt_tokens: int = PROMPT_
 
     A width that a preset has already is listed under the preset's name.
     """
+    return list(_candidates(json.dumps(unet_config), prompt_tokens))
+
+
+@lru_cache(maxsize=64)
+def _candidates(unet_config_json: str, prompt_tokens: int) -> tuple[Candidate, ...]:
+    unet_config = json.loads(unet_config_json)
     students: list[ExactStudent] = list(fitting_presets(unet_config))
     named = [PRESETS[preset].width for preset in fitting_presets(unet_config)]
     students += [
@@ -121,7 +129,8 @@ def list_candidates(unet_config: Mapping[str, Any], prompt_tokens: int = PROMPT_
     for student in students:
         layout = unet_layout(derive_student(unet_config, student), prompt_tokens=prompt_tokens)
         candidates.append(Candidate(student, layout.parameters, layout.layer_multiply_accumulates))
-    return sorted(candidates, key=lambda each: (each.parameters, each.multiply_accumulates), reverse=True)
+    candidates.sort(key=lambda each: (each.parameters, each.multiply_accumulates), reverse=True)
+    return tuple(candidates)
 
 
 def _largest_within(

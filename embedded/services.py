@@ -66,13 +66,16 @@ def _api_command(site: Site, environment: Mapping[str, str], port: int) -> Comma
         *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"),
         *("--http", "api.http_protocol:BoundedHttpToolsProtocol"),
         *("--host", LOOPBACK, "--port", str(port), "--no-server-header", "--timeout-graceful-shutdown", "5"),
+        # Longer than clients and proxies keep an idle connection, so that none is closed under a request.
+        *("--timeout-keep-alive", "75"),
     ]
     return Command("api", arguments, folder=REPOSITORY, log=site.log("api"), environment=environment)
 
 
 def _worker_command(site: Site, environment: Mapping[str, str], node: str) -> Command:
     arguments = [
-        *(sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--hostname", node),
+        *(sys.executable, "-m", "celery", "-A", "worker.app", "--quiet"),
+        *("worker", "--hostname", node),
         *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
     ]
     return Command(

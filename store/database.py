@@ -14,12 +14,23 @@ import sqlalchemy
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from store.errors import UnavailableError
 from store.settings import Settings
 from store.tenancy import TenantSession
 
-__all__ = ["Clock", "Engine", "Page", "Session", "create_engine", "ping", "server_now", "transaction"]
+__all__ = [
+    "Clock",
+    "Engine",
+    "Page",
+    "Session",
+    "create_engine",
+    "ping",
+    "pool_use",
+    "server_now",
+    "transaction",
+]
 
 T = TypeVar("T")
 
@@ -35,6 +46,14 @@ _CONNECT_ARGUMENTS = {
     "options": "-c statement_timeout=20s -c lock_timeout=10s"
     " -c idle_in_transaction_session_timeout=30s -c timezone=UTC",
 }
+
+CONNECTIONS = 20
+"""Connections that a process keeps, once it has needed them; as many of its threads can work with Postgres.
+
+Beyond them a few more are opened and closed again, which takes longer than most of what they are for.
+"""
+
+_OVERFLOW = 10
 
 
 @dataclass(frozen=True)
@@ -61,11 +80,29 @@ def create_engine(settings: Settings) -> Engine:
     return sqlalchemy.create_engine(
         settings.database_url,
         connect_args=_CONNECT_ARGUMENTS,
+        hide_parameters=True,  # an error's text goes into the log, and captions and keys must not
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=20,
+        pool_size=CONNECTIONS,
+        max_overflow=_OVERFLOW,
         pool_timeout=10,
     )
+
+
+@dataclass(frozen=True)
+class PoolUse:
+    """Connections of a pool: those at work, those at rest, and the most that it will open."""
+
+    in_use: int
+    idle: int
+    limit: int
+
+
+def pool_use(engine: Engine) -> PoolUse:
+    """Say how far the pool of this process is used up."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        raise TypeError(f"the engine has no pool of a fixed size but a {type(pool).__name__}")
+    return PoolUse(in_use=pool.checkedout(), idle=pool.checkedin(), limit=CONNECTIONS + _OVERFLOW)
 
 
 @contextmanager

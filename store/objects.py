@@ -110,6 +110,19 @@ class ObjectStore:
         if file_sha256(path) != sha256:
             raise CorruptObjectError(f"Object {key} is not what was uploaded.")
 
+    def describe(self, key: str) -> StoredObject:
+        """Say what is stored under a key; `CorruptObjectError` when nothing is, or nothing of ours."""
+        with failures_named():
+            try:
+                head = self._client.head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                    raise
+                raise CorruptObjectError(f"Object {key} is missing.") from error
+        if "sha256" not in head["Metadata"]:
+            raise CorruptObjectError(f"Object {key} was stored without its digest.")
+        return StoredObject(key=key, size=head["ContentLength"], sha256=head["Metadata"]["sha256"])
+
     def presigned_get(self, key: str, *, filename: str | None = None, expires_seconds: int = 3_600) -> str:
         """Make a link that lets its holder download one object for a while.
 

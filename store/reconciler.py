@@ -9,6 +9,7 @@ taken does nothing. No transaction is open while the broker or the object store 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -111,14 +112,25 @@ def unclaimed_jobs(
     return sorted(session.scalars(marked.execution_options(synchronize_session=False)))
 
 
-def run_reconciler(engine: Engine, objects: ObjectStore, settings: Settings, stop: threading.Event) -> None:
-    """Make a pass every ``reconcile_seconds`` until ``stop`` is set; the body of a thread."""
+def run_reconciler(
+    engine: Engine,
+    objects: ObjectStore,
+    settings: Settings,
+    stop: threading.Event,
+    observe: Callable[[Reconciled | None], None] = lambda _: None,
+) -> None:
+    """Make a pass every ``reconcile_seconds`` until ``stop`` is set; the body of a thread.
+
+    What each pass did is told to ``observe``.
+    """
     next_sweep = 0.0
     while not stop.is_set():
         try:
             with transaction(engine) as session:
                 now = server_now(session)
-            if reconcile_once(engine, settings, now) is not None:
+            done = reconcile_once(engine, settings, now)
+            observe(done)
+            if done is not None:
                 remove_deleted_jobs(engine, objects, now)
                 remove_unclaimed_objects(engine, objects, now)
                 if time.monotonic() >= next_sweep:

@@ -12,12 +12,13 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from core.logs import LogFormat
 from core.object_references import ObjectReference
 from store.errors import MissingSettingError
 
@@ -83,10 +84,12 @@ class Settings(BaseSettings):
     s3_public_endpoint_url: str | None = Field(
         default=None, description="Address that clients use for S3, when it differs from ours."
     )
-    s3_bucket: str = "condenser"
-    s3_region: str = "us-east-1"
-    s3_access_key_id: str | None = Field(default=None, repr=False)
-    s3_secret_access_key: SecretStr | None = None
+    s3_bucket: str = Field(default="condenser", description="Bucket of all files; workers do not make it.")
+    s3_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str | None = Field(
+        default=None, repr=False, description="Access key; boto3's usual places if empty."
+    )
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="The secret that belongs to it.")
     api_key_pepper: SecretStr | None = Field(
         default=None,
         min_length=32,
@@ -100,27 +103,37 @@ class Settings(BaseSettings):
     )
     quota_running_jobs: int | None = Field(default=None, ge=0, description="Jobs of a tenant at a time.")
     quota_bytes_stored: int | None = Field(default=None, ge=0, description="Files of a tenant's jobs.")
-    quota_captions_per_job: int | None = Field(default=None, ge=1)
+    quota_captions_per_job: int | None = Field(
+        default=None, ge=1, description="Captions that one job may have."
+    )
     rate_limit_per_minute: int | None = Field(
         default=6_000, ge=1, description="Requests with one key; no limit when empty."
     )
     key_cache_seconds: float = Field(
         default=5, ge=0, description="A checked key is good for so long, also when it was revoked elsewhere."
     )
-    data_dir: Path = Path(".condenser")
-    teachers_dirs: Annotated[list[Path], NoDecode] = Field(default=[], validate_default=True)
-    worker_queue: str = "cpu"
+    data_dir: Path = Field(
+        default=Path(".condenser"), description="A worker's work folders and caches, and caption files."
+    )
+    teachers_dirs: Annotated[list[Path], NoDecode] = Field(
+        default=[],
+        validate_default=True,
+        description="Folders of teachers, separated by colons, beside those that come with the service.",
+    )
+    worker_queue: str = Field(
+        default="cpu", description="Queue of submitted jobs and of this worker, one per class of accelerator."
+    )
     lease_seconds: float = Field(default=60, gt=0, description="A job is taken back this long after a beat.")
-    heartbeat_seconds: float = Field(default=10, gt=0)
+    heartbeat_seconds: float = Field(default=10, gt=0, description="Pause between a worker's heartbeats.")
     cancel_grace_seconds: float = Field(
         default=120, gt=0, description="What a trainer has to write a checkpoint: from SIGTERM to SIGKILL."
     )
     upload_patience_seconds: float = Field(default=3_600, gt=0, description="Retries while S3 is away.")
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=3, ge=1, description="Attempts that may crash before a job fails.")
     cache_max_bytes: int = Field(
         default=100 * 2**30, ge=0, description="A worker's caches; what was not used for longest goes first."
     )
-    reconcile_seconds: float = Field(default=10, gt=0)
+    reconcile_seconds: float = Field(default=10, gt=0, description="Pause between the reconciler's passes.")
     sweep_seconds: float = Field(default=3_600, gt=0, description="Between two looks for broken uploads.")
     public_hosts: Annotated[list[str], NoDecode] = Field(
         default=[],
@@ -156,6 +169,13 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(default=0.5, gt=0, description="A watched job's change is seen this soon.")
     stream_seconds: float = Field(default=600, gt=0, description="Longest life of an event stream.")
     ping_seconds: float = Field(default=15, gt=0, description="Pause after which a silent stream pings.")
+    worker_metrics_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="Where a worker answers Prometheus; nowhere when empty."
+    )
+    worker_metrics_host: str = Field(default="127.0.0.1", description="Address that it listens on there.")
+    log_format: LogFormat = Field(
+        default="auto", description="json, console, or auto: console on a terminal, JSON elsewhere."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -223,6 +243,12 @@ class Settings(BaseSettings):
                 field="API_KEY_PEPPER",
             )
         return self.api_key_pepper.get_secret_value()
+
+    def secrets(self) -> set[str]:
+        """Every password and key among the settings, as it is spelt there and as it is meant."""
+        held = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
+        spelt = {urlsplit(url).password for url in (self.database_url, self.redis_url)}
+        return held | {form for password in spelt if password for form in (password, unquote(password))}
 
     @property
     def captions_folder(self) -> Path:

@@ -18,10 +18,12 @@ from functools import lru_cache
 
 from celery import signals
 
+from store import logs
 from store.database import create_engine
 from store.objects import ObjectStore
 from store.queue import RUN_JOB_TASK, make_celery
 from store.settings import get_settings
+from worker import monitoring
 from worker.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,17 @@ app.conf.update(
     worker_pool="threads",
     worker_prefetch_multiplier=1,
 )
+
+
+@signals.setup_logging.connect(weak=False)
+def _configure_logging(**_: object) -> None:
+    """Log in the service's shape; that somebody listens keeps Celery from configuring its own."""
+    logs.configure("worker", get_settings())
+
+
+@signals.worker_init.connect(weak=False)
+def _serve_metrics(**_: object) -> None:
+    monitoring.serve(get_settings())
 
 
 @signals.worker_shutting_down.connect(weak=False)

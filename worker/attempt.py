@@ -20,7 +20,9 @@ from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError, UnusableInputError
 from store.jobs import Claim
 from store.leases import StopWish, heartbeat
+from store.logs import child_environment
 from store.settings import Settings
+from worker import monitoring
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Conclusion, Outcome
 from worker.event_recorder import EventRecorder
@@ -39,6 +41,7 @@ from worker.trainer_events import (
     CheckpointEvent,
     EventTail,
     FailedEvent,
+    MetricsEvent,
     ResultEvent,
     SampleEvent,
     TrainerEvent,
@@ -123,6 +126,7 @@ class Attempt:
         self._recorder = EventRecorder(
             engine=engine, claim=claim, tail=EventTail(work_dir / "events.jsonl"), clock=clock
         )
+        self._training = monitoring.TrainingMonitor()
         self._wish: StopWish | None = None
         self._failure: FailedEvent | None = None
         self._result: dict[str, Any] | None = None
@@ -198,7 +202,10 @@ class Attempt:
 
     def _start(self) -> Trainer:
         command = [*self._command(self._spec, self._work_dir), *fetched_options(self._fetched)]
-        trainer = Trainer(command, self._work_dir / "trainer.log")
+        environment = child_environment(
+            self._settings, job_id=self._claim.job_id, attempt=self._claim.attempt
+        )
+        trainer = Trainer(command, self._work_dir / "trainer.log", environment)
         self._logger.info("trainer started as process %d", trainer.pid)
         return trainer
 
@@ -288,7 +295,9 @@ class Attempt:
                 )
         except UnavailableError as error:
             self._logger.warning("no heartbeat: %s", error.detail)
+            monitoring.HEARTBEATS_FAILED.inc()
             return False
+        monitoring.LAST_HEARTBEAT.set_to_current_time()
         # Where a wish is withdrawn while the trainer stops, giving the job back queues it again.
         self._wish = reply.stop or self._wish
         return True
@@ -326,6 +335,8 @@ class Attempt:
         elif isinstance(event, FailedEvent):
             self._failure = event
         else:
+            if isinstance(event, MetricsEvent):
+                self._training.take(event)
             self._recorder.keep(event)
 
 

@@ -17,6 +17,7 @@ from store.jobs import Claim
 from store.leases import NewArtifact, add_artifacts, forget_checkpoints
 from store.models import ArtifactKind
 from store.objects import ObjectStore, StoredObject
+from worker import monitoring
 from worker.archive import files_of, write_archive
 from worker.job_log import JobLogger
 from worker.trainer_events import CheckpointEvent, SampleEvent
@@ -124,7 +125,8 @@ class AttemptFiles:
         for path, kind in files:
             name = path.relative_to(self._work_dir).as_posix()
             if name not in self._stored:
-                self._stored[name] = self._objects.upload_file(path, prefix + name)
+                with monitoring.upload_timed(path.stat().st_size):
+                    self._stored[name] = self._objects.upload_file(path, prefix + name)
             stored = self._stored[name]
             artifacts.append(
                 NewArtifact(

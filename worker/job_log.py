@@ -1,4 +1,4 @@
-"""Log lines that say which job and attempt they are about, in the message and as fields of the record."""
+"""Log lines that say which job and attempt they are about, as fields of the record."""
 
 import logging
 from collections.abc import MutableMapping
@@ -18,9 +18,8 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
 
     def __init__(self, logger: logging.Logger, *, job_id: str, attempt: int) -> None:
         super().__init__(logger, {"job_id": job_id, "attempt": attempt})
-        self._prefix = f"job {job_id} attempt {attempt}: "
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Put the ids before the message and among the record's fields."""
+        """Put the ids among the record's fields, beside those of the call."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return f"{self._prefix}{msg}", kwargs
+        return msg, kwargs

@@ -9,12 +9,15 @@ import logging
 import shutil
 import threading
 
+from structlog.contextvars import bound_contextvars
+
 from store.database import Clock, Engine, server_now, transaction
 from store.jobs import Claim, claim_next
 from store.objects import ObjectStore
 from store.quotas import Quotas
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
+from worker import monitoring
 from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Outcome
@@ -110,7 +113,10 @@ class Supervisor:
             logger=attempt_logger,
         )
         try:
-            outcome = attempt.run()
+            # What the store and libraries log in this thread is about the attempt, too.
+            with bound_contextvars(job_id=claim.job_id, attempt=claim.attempt), monitoring.job_in_hand():
+                outcome = attempt.run()
+            monitoring.ATTEMPTS.labels(outcome).inc()
         finally:
             # Everything worth keeping is in the object store; what is not cannot be told from damage.
             shutil.rmtree(work_dir, ignore_errors=True)

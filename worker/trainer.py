@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from store.settings import Settings
@@ -51,9 +51,13 @@ class Trainer:
         Program, by its full path, and arguments.
     log
         File that receives its output.
+    environment
+        Variables that it has beside the worker's own.
     """
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         launcher = [sys.executable, "-m", "worker.launch", str(os.getpid())]
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  # our own command, no shell
@@ -61,6 +65,7 @@ class Trainer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
 

@@ -32,7 +32,7 @@ InnerPath = Annotated[str, AfterValidator(_stays_inside)]
 
 
 class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class PhaseEvent(_Event):
@@ -132,7 +132,8 @@ TrainerEvent = Annotated[
     | FailedEvent,
     Field(discriminator="type"),
 ]
-_ADAPTER: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent)
+# A refused line is logged without what it says: samples are told with their captions.
+_ADAPTER: TypeAdapter[TrainerEvent] = TypeAdapter(TrainerEvent, config=ConfigDict(hide_input_in_errors=True))
 
 
 class EventTail:

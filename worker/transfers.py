@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from store.errors import CondenserError, LeaseLostError, UnavailableError
 from worker.job_log import JobLogger
+from worker.monitoring import TRANSFERS
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 15.0
@@ -125,6 +126,7 @@ class Transfers:
         while True:
             try:
                 transfer.work()
+                TRANSFERS.labels("done").inc()
                 return None
             except LeaseLostError as error:
                 self.lease_lost.set()
@@ -133,9 +135,12 @@ class Transfers:
                 latest = deadline if self._hurry_until is None else min(deadline, self._hurry_until)
                 if time.monotonic() + pause > latest or self._abandoned.wait(pause):
                     self._logger.error("%s: given up: %s", transfer.name, error.detail)
+                    TRANSFERS.labels("failed").inc()
                     return error
+                TRANSFERS.labels("repeated").inc()
                 self._logger.warning("%s: will be repeated: %s", transfer.name, error.detail)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             except (CondenserError, OSError) as error:
                 self._logger.error("%s: failed: %s", transfer.name, error)
+                TRANSFERS.labels("failed").inc()
                 return error

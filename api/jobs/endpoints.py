@@ -4,6 +4,7 @@ Handlers that touch the database are plain functions, which run in the thread po
 long poll and the stream, are coroutines, and wait without a thread or a connection.
 """
 
+import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Request, Response
@@ -18,6 +19,8 @@ from api.pagination import MAX_INTEGER, Limit, ListPage
 from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts, entity_tag, matches
 from api.tenant_services import TenantServices, TenantServicesDependency
 from store.models import Status
+
+LOGGER = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 60
 NO_NUL = r"^[^\x00]*$"
@@ -96,6 +99,7 @@ def _announce(
     if accepted.is_replay:
         response.headers["Idempotency-Replayed"] = "true"
     else:
+        LOGGER.info("job accepted", extra={"job_id": accepted.job.id})
         background.add_task(hints.send, services.settings, accepted.job)
     return accepted.job
 

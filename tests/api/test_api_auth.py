@@ -1,7 +1,7 @@
 """Who is let in: with no key, a wrong one, one that allows too little, and one that does."""
 
-import re
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from store.key_format import SHOWN_CHARACTERS, is_well_formed, new_key
 from store.models import Scope
 from store.settings import Settings
 
-PUBLIC = {"/healthz", "/readyz"}
+PUBLIC = {"/healthz", "/readyz", "/metrics"}
 PROBLEM = "urn:condenser:problem:"
 KeyMaker = Callable[..., str]
 

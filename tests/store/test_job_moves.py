@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from store import jobs
 from store.database import transaction
@@ -203,3 +204,29 @@ def test_the_last_event_of_every_ending_ends_the_job(
             events = list_events(session, claim.job_id).items
             assert [ends_the_job(event) for event in events[-2:]] == [False, True]
             assert jobs.get_job(session, claim.job_id).status in TERMINAL_STATUSES
+
+
+def test_taking_the_next_job_reads_one_row_however_many_wait(
+    engine: Engine, queued: MakeJob, now: datetime
+) -> None:
+    queued()
+    with engine.begin() as connection:
+        columns = ", ".join(c.name for c in Job.__table__.columns if c.name != "id")
+        connection.exec_driver_sql(
+            f"INSERT INTO jobs (id, {columns}) SELECT gen_random_uuid(), {columns} FROM jobs,"
+            " generate_series(1, 5000)"
+        )
+        connection.exec_driver_sql("ANALYZE jobs")
+    statements: list[tuple[str, Any]] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    with transaction(engine) as session:
+        assert jobs.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60) is not None
+    statement, parameters = next(each for each in statements if "SKIP LOCKED" in each[0])
+    with engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
+    assert any("ix_jobs_turn" in line for line in plan), plan
+    assert not any("Sort" in line for line in plan), plan

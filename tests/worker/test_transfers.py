@@ -85,5 +85,5 @@ def test_a_waiting_transfer_gives_way_to_a_later_one_of_its_kind(transfers: Tran
 def test_log_lines_carry_the_job(logger: JobLogger, caplog: pytest.LogCaptureFixture) -> None:
     logger.warning("hello %s", "there", extra={"step": 3})
     (record,) = caplog.records
-    assert record.getMessage() == "job j attempt 1: hello there"
+    assert record.getMessage() == "hello there"
     assert (record.job_id, record.attempt, record.step) == ("j", 1, 3)  # type: ignore[attr-defined]

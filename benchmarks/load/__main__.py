@@ -1,0 +1,131 @@
+"""Measure what the service bears: ``python -m benchmarks.load``.
+
+Starts a stack of its own in a temporary folder, puts it under load, fills its database, puts it under the
+same load again, and compares a training with and without supervision. Everything stays on loopback. Writes
+``docs/results/load.json`` and ``docs/load.md``.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+
+from benchmarks.load import bulk, supervising
+from benchmarks.load.clients import Observations, Plan, put_under_load
+from benchmarks.load.outcome import await_jobs, summary
+from benchmarks.load.page import write_page
+from benchmarks.load.sampling import Sampling
+from benchmarks.load.service import REPOSITORY, Service, serving, started
+from core.files import write_json
+
+RESULT = REPOSITORY / "docs" / "results" / "load.json"
+PAGE = REPOSITORY / "docs" / "load.md"
+
+
+def main() -> None:
+    """Run the phases that were asked for and write what they found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.load", description="Measure what the service bears."
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="length of each load")
+    parser.add_argument("--jobs", type=int, default=1_000, help="jobs submitted in that time")
+    parser.add_argument("--filled-jobs", type=int, default=100_000, help="jobs in the filled database")
+    parser.add_argument("--filled-points", type=int, default=10_000_000, help="metric points in it")
+    parser.add_argument("--steps", type=int, default=400, help="steps of each training; 0 for none")
+    parser.add_argument("--pairs", type=int, default=2, help="trainings with and without supervision")
+    parser.add_argument("--dry", action="store_true", help="print what is found, and write nothing")
+    parser.add_argument(
+        "--url", help="only put this service on loopback under load; jobs need a worker there"
+    )
+    options = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended before its time")
+    )  # servers are stopped on the way
+    plan = Plan(jobs=options.jobs, seconds=options.seconds)
+    if options.url:
+        seen = uvloop.run(put_under_load(options.url, plan, os.environ.get("CONDENSER_API_KEY")))
+        print(summary(seen))
+        raise SystemExit(1 if seen.errors else 0)
+    began, load_before = time.monotonic(), os.getloadavg()[2]
+    with tempfile.TemporaryDirectory(prefix="condenser-load-") as folder:
+        found = measure(Path(folder), plan, options)
+    machine = _machine() | {"load_before": round(load_before, 1)}
+    found |= {"machine": machine, "seconds": round(time.monotonic() - began), "plan": asdict(plan)}
+    if not options.dry:
+        write_json(RESULT, found)
+        write_page(PAGE, found)
+    print(json.dumps(found, indent=1))
+    if any(found[phase]["errors"] for phase in ("empty", "filled")):
+        raise SystemExit("there were errors")
+
+
+def measure(folder: Path, plan: Plan, options: argparse.Namespace) -> dict[str, Any]:
+    """Make all measurements on one stack."""
+    found: dict[str, Any] = {}
+    with serving(folder / "data") as service:
+        mover = [sys.executable, "-m", "benchmarks.load.mover"]
+        with started(mover, service.environment, folder / "mover.log") as process:
+            found["empty"], template = _under_load(service, plan, psutil.Process(process.pid))
+            if options.filled_jobs:
+                _tell(f"filling: {options.filled_jobs:,} jobs, {options.filled_points:,} points")
+                began = time.monotonic()
+                url = service.environment["DATABASE_URL"]
+                bulk.fill(url, template, jobs=options.filled_jobs, points=options.filled_points)
+                found |= {"filled_jobs": options.filled_jobs, "filled_points": options.filled_points}
+                found["fill_seconds"] = time.monotonic() - began
+                found["filled"], _ = _under_load(service, plan, psutil.Process(process.pid))
+        if options.steps:
+            _tell("training with and without supervision")
+            found["supervising"] = supervising.compare(
+                service.environment, folder / "training", steps=options.steps, pairs=options.pairs
+            )
+    return found
+
+
+def _under_load(service: Service, plan: Plan, mover: psutil.Process) -> tuple[dict[str, Any], str]:
+    _tell(f"load: {plan.jobs:,} jobs in {plan.seconds:.0f} s")
+    watched: Mapping[str, psutil.Process] = {
+        "api": service.api,
+        "postgres": service.postgres,
+        "clients": psutil.Process(),
+        "mover": mover,
+    }
+    with Sampling(watched) as sampling:
+        seen: Observations = uvloop.run(put_under_load(service.url, plan))
+    lost = await_jobs(service, seen.job_ids)
+    found = summary(seen) | {"lost": lost, **sampling.found()}
+    _tell(_line(found))
+    return found, seen.job_ids[0]
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    figures = ", ".join(f"{name} p99 {value['p99_ms']:.0f} ms" for name, value in found["latency"].items())
+    return f"{figures}; {len(found['errors'])} errors, {found['lost']} lost"
+
+
+def _machine() -> dict[str, Any]:
+    memory = psutil.virtual_memory().total / 2**30
+    return {
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory),
+        "python": platform.python_version(),
+    }
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
