@@ -1,7 +1,7 @@
 """The application: routes, middleware, and what runs beside the requests.
 
-Served as ``python -m uvicorn --factory api.app:create_app_from_environment``. The reconciler runs as a
-thread of this process; of several API processes one at a time does its work.
+Served as ``python -m uvicorn --factory api.app:create_app_from_environment``. The reconciler and the sender
+of webhooks run as threads of this process; of several API processes one at a time reconciles, and all send.
 """
 
 import asyncio
@@ -22,9 +22,11 @@ from api.request_context import RequestContextMiddleware
 from api.services import Services
 from api.shutdown import closing_on_signal
 from api.teachers import endpoints as teachers
+from api.webhooks import endpoints as webhooks
 from store.errors import CondenserError
 from store.reconciler import run_reconciler
 from store.settings import Settings
+from store.webhook_sender import run_webhook_sender
 
 API_VERSION = "0.1.0"
 DESCRIPTION = """\
@@ -37,6 +39,7 @@ allowed values. Lists come in pages: pass `next` as `after` while `has_more` is 
 TAGS = [
     {"name": "jobs", "description": "Submit jobs, watch them, and fetch what they leave."},
     {"name": "teachers", "description": "The models that can be distilled."},
+    {"name": "webhooks", "description": "Endpoints of yours that are told of jobs' moves."},
     {"name": "health", "description": "For load balancers and operators."},
 ]
 
@@ -54,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    for router in (jobs.router, teachers.router, health.router):
+    for router in (jobs.router, teachers.router, webhooks.router, health.router):
         app.include_router(router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)
     app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
@@ -82,7 +85,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         args=(services.engine, services.objects, services.settings, stop),
         name="reconciler",
     )
-    reconciler.start()
+    sender = threading.Thread(
+        target=run_webhook_sender, args=(services.engine, services.settings, stop), name="webhooks"
+    )
+    for thread in (reconciler, sender):
+        thread.start()
     try:
         with closing_on_signal() as closing:
             app.state.closing = closing
@@ -92,5 +99,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 closing.set()
     finally:
         stop.set()
-        await asyncio.to_thread(reconciler.join)
+        for thread in (reconciler, sender):
+            await asyncio.to_thread(thread.join)
         services.close()

@@ -1,6 +1,6 @@
 """Errors of the API itself, beside those that the store raises."""
 
-from store.errors import CondenserError, ConflictError
+from store.errors import CondenserError, ConflictError, NotFoundError
 
 
 class WeightsNotReadyError(ConflictError):
@@ -8,6 +8,13 @@ class WeightsNotReadyError(ConflictError):
 
     code = "weights_not_ready"
     title = "The weights are not ready"
+
+
+class WeightsLeftOutError(NotFoundError):
+    """The job has weights, but not in the form that was asked for."""
+
+    code = "weights_left_out"
+    title = "The export left these weights out"
 
 
 class MalformedIdempotencyKeyError(CondenserError):
@@ -22,10 +29,3 @@ class UnsupportedMediaTypeError(CondenserError):
 
     code = "unsupported_media_type"
     title = "The body must be JSON"
-
-
-class RequestInProgressError(ConflictError):
-    """The first request with the same idempotency key has not been answered yet."""
-
-    code = "request_in_progress"
-    title = "The first request with this key is in progress"

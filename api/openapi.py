@@ -45,6 +45,18 @@ def media(media_type: str, description: str, example: str) -> Responses:
     return {200: {"description": description, "content": content}}
 
 
+def created(location: str) -> Responses:
+    """Declare the headers of an answer that something was created, first or repeated."""
+    headers = {
+        "Location": {"description": location, "schema": {"type": "string"}},
+        "Idempotency-Replayed": {
+            "description": "`true` when an earlier request with the same key created it.",
+            "schema": {"type": "string"},
+        },
+    }
+    return {201: {"headers": headers}}
+
+
 def operation_id(route: APIRoute) -> str:
     """Name an operation after its handler."""
     return route.name

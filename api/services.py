@@ -8,12 +8,12 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
 from store.database import create_engine, transaction
 from store.objects import ObjectStore
 from store.settings import Settings
 from store.versions import latest_sequences
+from store.webhook_secrets import SecretBox
 
 
 class Services:
@@ -29,7 +29,7 @@ class Services:
         self.settings = settings
         self.engine = create_engine(settings)
         self.objects = ObjectStore(settings)
-        self.in_flight = InFlightKeys()
+        self.secret_box = SecretBox(settings)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
     def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:

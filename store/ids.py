@@ -1,4 +1,4 @@
-"""Identifiers of jobs: UUIDs of version 7, which sort by the time of their making."""
+"""Identifiers of jobs and of messages about them: UUIDs of version 7, which sort by their time."""
 
 import secrets
 from datetime import datetime
@@ -8,7 +8,7 @@ from store.errors import NotFoundError
 
 
 def new_job_id(now: datetime) -> str:
-    """Make an id for a job created at ``now``.
+    """Make an id for a job, or for whatever else is listed by the time of its making, created at ``now``.
 
     Parameters
     ----------
@@ -31,7 +31,12 @@ def new_job_id(now: datetime) -> str:
 
 def parse_job_id(text: str) -> str:
     """Bring an id from outside into its one written form; `NotFoundError` when it cannot be an id."""
+    return parse_id(text, "job")
+
+
+def parse_id(text: str, thing: str) -> str:
+    """Do the same for the id of any thing, which the error names."""
     try:
         return str(UUID(text))
     except ValueError:
-        raise NotFoundError("There is no such job.") from None
+        raise NotFoundError(f"There is no such {thing}.") from None

@@ -24,6 +24,7 @@ from store.objects import ObjectStore
 from store.queue import count_hints, send_job_hint
 from store.settings import Settings
 from store.sweeper import abort_stale_uploads, remove_deleted_jobs
+from store.webhook_deliveries import forget_old_deliveries
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         over_time = end_over_time(session, now=now, slack_seconds=slack)
         settled = settle_requests(session, now=now)
         forget_expired(session, now=now)
+        forget_old_deliveries(session, now=now)
         waiting = _count_queued(session, now)
     if taken_back:
         logger.warning("took back %d jobs whose workers stopped reporting: %s", len(taken_back), taken_back)
