@@ -22,6 +22,7 @@ from store.addresses import Network, literal_address, may_be_called
 from store.errors import DestinationFailedError, DestinationRefusedError, InvalidInputError
 
 LONGEST_URL = 2_000
+HIGHEST_PORT = 65_535
 _USER_AGENT = "condenser"
 
 
@@ -73,7 +74,7 @@ def check_url(url: str, allowed_networks: Sequence[Network], *, field: str) -> s
             field=field,
             allowed=[f"{scheme}://…" for scheme in schemes],
         )
-    if not parsed.host or port == 0:
+    if not parsed.host or (port is not None and not 0 < port <= HIGHEST_PORT):
         raise InvalidInputError("The URL names no host and port that can be called.", field=field)
     if parsed.userinfo or parsed.fragment:
         raise InvalidInputError("The URL must have neither credentials nor a fragment.", field=field)
