@@ -44,7 +44,7 @@ def seed(engine: Engine, settings: Settings, teacher: str, *, jobs_of_each: int 
     seeded = Seeded()
     box = SecretBox(settings)
     with transaction(engine) as session:
-        for number in range(4):
+        for number in range(8):
             webhook = webhooks.create_webhook(
                 session,
                 tenant_id=DEFAULT_TENANT_ID,
