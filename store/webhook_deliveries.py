@@ -227,9 +227,14 @@ def record_attempt(
     now
         Time of the record.
     """
-    webhook_id = session.scalar(select(WebhookDelivery.webhook_id).where(WebhookDelivery.id == delivery_id))
-    # The endpoint first, as whoever removes it does.
-    webhook = session.get(Webhook, webhook_id, with_for_update=True) if webhook_id else None
+    # The endpoint is locked first, as by whoever removes it.
+    webhook = session.scalars(
+        select(Webhook)
+        .join(WebhookDelivery, WebhookDelivery.webhook_id == Webhook.id)
+        .where(WebhookDelivery.id == delivery_id)
+        .with_for_update(of=Webhook, key_share=True)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
     delivery = session.scalars(
         select(WebhookDelivery)
         .where(WebhookDelivery.id == delivery_id, WebhookDelivery.attempts == attempt)

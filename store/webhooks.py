@@ -73,7 +73,8 @@ def get_webhook(session: Session, webhook_id: str, *, tenant_id: str, for_update
         Webhook.id == parse_id(webhook_id, "webhook"), Webhook.tenant_id == tenant_id
     )
     if for_update:
-        query = query.with_for_update()
+        # Not so strong a lock that moves of jobs, which write messages to the endpoint, would wait for it.
+        query = query.with_for_update(key_share=True)
     webhook = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if webhook is None:
         raise NotFoundError("There is no such webhook.")

@@ -470,3 +470,13 @@ def test_secrets_lie_encrypted_and_outlive_a_change_of_keys(
 def test_a_key_of_the_wrong_length_is_refused(settings: Settings) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         Settings.model_validate(settings.model_dump() | {"webhook_secret_keys": "c2hvcnQ="})
+
+
+def test_a_move_does_not_wait_for_a_change_of_the_endpoint(
+    engine: Engine, register: Callable[..., str], queued: Callable[[], str], now: datetime
+) -> None:
+    webhook_id = register()
+    with transaction(engine) as session:
+        webhooks.change_webhook(session, webhook_id, tenant_id=TENANT, changes={"description": "d"}, now=now)
+        queued()  # in a transaction of its own, while this one holds the endpoint
+    assert len(deliveries(engine, webhook_id)) == 1
