@@ -14,7 +14,7 @@ from api.idempotency import Carried
 from api.jobs import hints, schemas, service
 from api.jobs.requests import Submission
 from api.jobs.streams import stream_events
-from api.openapi import created, media, problems
+from api.openapi import created, media, problems, repeatable
 from api.pagination import MAX_INTEGER, Limit, ListPage
 from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts, entity_tag, matches
 from api.services import Services, ServicesDependency
@@ -193,7 +193,7 @@ def resume_job(services: ServicesDependency, job_id: JobId, background: Backgrou
     "/{job_id}/retry",
     summary="Try a failed or cancelled job again",
     response_model=schemas.Job,
-    responses=problems(400, 404, 409, 422, 503),
+    responses={**repeatable(), **problems(400, 404, 409, 422, 503)},
 )
 def retry_job(
     services: ServicesDependency,

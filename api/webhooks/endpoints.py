@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from api.openapi import created, problems
+from api.openapi import created, problems, repeatable
 from api.pagination import Limit, ListPage
 from api.request_headers import IdempotencyKeyHeader, RequireJson
 from api.services import ServicesDependency
@@ -81,7 +81,7 @@ def delete_webhook(services: ServicesDependency, webhook_id: WebhookId) -> None:
     summary="Rotate a webhook's secret",
     response_description="The webhook, with its new secret.",
     response_model=schemas.WebhookWithSecret,
-    responses=problems(400, 404, 409, 422, 503),
+    responses={**repeatable(), **problems(400, 404, 409, 422, 503)},
 )
 def rotate_webhook_secret(
     services: ServicesDependency, webhook_id: WebhookId, idempotency_key: IdempotencyKeyHeader

@@ -1,8 +1,8 @@
 """What the webhook routes do, as plain blocking functions that run in the thread pool."""
 
 import secrets
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from api.idempotency import Carried, carry_out_once, key_of
 from api.pagination import ListPage
@@ -10,7 +10,7 @@ from api.services import Services
 from api.webhooks import schemas
 from store import webhook_deliveries, webhooks
 from store.database import Session, server_now, transaction
-from store.idempotency import KeptAnswer
+from store.idempotency import IdempotencyKey, KeptAnswer
 from store.models import DEFAULT_TENANT_ID
 from store.outgoing import check_url
 from store.webhook_secrets import SECRET_BYTES, secret_of
@@ -53,7 +53,11 @@ def rotate_secret(services: Services, webhook_id: str, idempotency_key: str | No
     return _with_secret(services, key_of(idempotency_key, "rotate_secret", webhook_id), rotate)
 
 
-def _with_secret(services: Services, key: Any, action: Any) -> Carried:
+def _with_secret(
+    services: Services,
+    key: IdempotencyKey | None,
+    action: Callable[[Session, datetime], tuple[KeptAnswer, None]],
+) -> Carried:
     """Carry out a request whose answer shows a secret: it is kept encrypted for the request's repetition."""
     carried = carry_out_once(services, key, action, seal=services.secret_box.seal)
     if not carried.is_replay:
