@@ -121,22 +121,29 @@ def run_webhook_sender(engine: Engine, settings: Settings, stop: threading.Event
     under_way: set[Future[AttemptOutcome]] = set()
     with ThreadPoolExecutor(settings.webhook_senders, thread_name_prefix="webhook") as threads:
         while not stop.is_set():
-            try:
-                at, claimed = sender.claim(settings.webhook_senders - len(under_way))
-                under_way |= {threads.submit(sender.deliver, delivery, at) for delivery in claimed}
-            except UnavailableError as error:
-                claimed = []
-                logger.warning("webhooks: %s", error.detail)
-            except Exception:
-                # As in the reconciler: what nobody foresaw must not end all sending for the life of the
-                # process.
-                claimed = []
-                logger.exception("webhooks: the look for due messages failed")
+            sent = _send_due(sender, threads, settings.webhook_senders - len(under_way))
+            under_way |= sent
             if len(under_way) == settings.webhook_senders:
                 wait(under_way, settings.webhook_poll_seconds, FIRST_COMPLETED)
-            elif not claimed:
+            elif not sent:
                 stop.wait(settings.webhook_poll_seconds)
             under_way = {sending for sending in under_way if not _has_ended(sending)}
+
+
+def _send_due(sender: WebhookSender, threads: ThreadPoolExecutor, free: int) -> set[Future[AttemptOutcome]]:
+    """Hand as many due messages to the threads as there are free ones."""
+    if not free:
+        return set()
+    try:
+        at, claimed = sender.claim(free)
+    except UnavailableError as error:
+        logger.warning("webhooks: %s", error.detail)
+        return set()
+    except Exception:
+        # As in the reconciler: what nobody foresaw must not end all sending for the life of the process.
+        logger.exception("webhooks: the look for due messages failed")
+        return set()
+    return {threads.submit(sender.deliver, delivery, at) for delivery in claimed}
 
 
 def _has_ended(sending: Future[AttemptOutcome]) -> bool:

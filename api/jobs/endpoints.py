@@ -243,7 +243,13 @@ def clone_job(
     return _announce(services, carried, background)
 
 
-@router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422, 503))
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a job",
+    responses=problems(404, 409, 422, 503),
+)
 def delete_job(services: ServicesDependency, job_id: JobId) -> None:
     """Delete a job that does not run, with its history and all its files.
 

@@ -69,7 +69,11 @@ def change_webhook(
 
 
 @router.delete(
-    "/{webhook_id}", status_code=204, summary="Delete a webhook", responses=problems(404, 422, 503)
+    "/{webhook_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a webhook",
+    responses=problems(404, 422, 503),
 )
 def delete_webhook(services: ServicesDependency, webhook_id: WebhookId) -> None:
     """Delete a webhook with its deliveries."""
