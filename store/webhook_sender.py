@@ -121,12 +121,21 @@ def run_webhook_sender(engine: Engine, settings: Settings, stop: threading.Event
     under_way: set[Future[AttemptOutcome]] = set()
     with ThreadPoolExecutor(settings.webhook_senders, thread_name_prefix="webhook") as threads:
         while not stop.is_set():
-            sent = _send_due(sender, threads, settings.webhook_senders - len(under_way))
+            pause = settings.webhook_poll_seconds
+            try:
+                sent = _send_due(sender, threads, settings.webhook_senders - len(under_way))
+            except UnavailableError as error:
+                logger.warning("webhooks: %s", error.detail)
+                sent, pause = set(), settings.reconcile_seconds
+            except Exception:
+                # As in the reconciler: what nobody foresaw must not end all sending while the process lives.
+                logger.exception("webhooks: the look for due messages failed")
+                sent, pause = set(), settings.reconcile_seconds
             under_way |= sent
             if len(under_way) == settings.webhook_senders:
-                wait(under_way, settings.webhook_poll_seconds, FIRST_COMPLETED)
+                wait(under_way, pause, FIRST_COMPLETED)
             elif not sent:
-                stop.wait(settings.webhook_poll_seconds)
+                stop.wait(pause)
             under_way = {sending for sending in under_way if not _has_ended(sending)}
 
 
@@ -134,15 +143,7 @@ def _send_due(sender: WebhookSender, threads: ThreadPoolExecutor, free: int) -> 
     """Hand as many due messages to the threads as there are free ones."""
     if not free:
         return set()
-    try:
-        at, claimed = sender.claim(free)
-    except UnavailableError as error:
-        logger.warning("webhooks: %s", error.detail)
-        return set()
-    except Exception:
-        # As in the reconciler: what nobody foresaw must not end all sending for the life of the process.
-        logger.exception("webhooks: the look for due messages failed")
-        return set()
+    at, claimed = sender.claim(free)
     return {threads.submit(sender.deliver, delivery, at) for delivery in claimed}
 
 
