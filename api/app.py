@@ -1,8 +1,8 @@
 """The application: routes, middleware, and what runs beside the requests.
 
 Served as ``python -m uvicorn --http api.http_protocol:BoundedHttpToolsProtocol --factory
-api.app:create_app_from_environment``. The reconciler runs as a thread of this process; of several API
-processes one at a time does its work.
+api.app:create_app_from_environment``. The reconciler and the sender of webhooks run as threads of this
+process; of several API processes one at a time reconciles, and all send.
 """
 
 import asyncio
@@ -32,11 +32,13 @@ from api.request_monitor import RequestMonitorMiddleware
 from api.services import Services
 from api.shutdown import closing_on_signal
 from api.teachers import endpoints as teachers
+from api.webhooks import endpoints as webhooks
 from store import logs
 from store.database import CONNECTIONS
 from store.errors import CondenserError
 from store.reconciler import run_reconciler
 from store.settings import Settings
+from store.webhook_sender import run_webhook_sender
 
 API_VERSION = "0.1.0"
 DESCRIPTION = """\
@@ -63,6 +65,7 @@ TAGS = [
     {"name": "captions", "description": "Upload the captions that students learn from."},
     {"name": "teachers", "description": "The models that can be distilled."},
     {"name": "keys", "description": "Who may use the service."},
+    {"name": "webhooks", "description": "Endpoints of yours that are told of jobs' moves."},
     {"name": "health", "description": "For load balancers and operators."},
 ]
 
@@ -82,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = ApiMetrics()
-    for router in (jobs.router, captions.router, teachers.router):
+    for router in (jobs.router, captions.router, teachers.router, webhooks.router):
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
     app.include_router(keys.router, dependencies=[ADMIN], responses=OF_CALLERS)
     for router in (health.router, reference.router):
@@ -134,9 +137,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         args=(services.engine, services.objects, services.settings, stop, services.metrics.observe_pass),
         name="reconciler",
     )
+    sender = threading.Thread(
+        target=run_webhook_sender, args=(services.engine, services.settings, stop), name="webhooks"
+    )
     # More threads than connections would wait for one, and each other.
     anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
-    reconciler.start()
+    for thread in (reconciler, sender):
+        thread.start()
     try:
         with closing_on_signal() as closing:
             app.state.closing = closing
@@ -146,5 +153,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 closing.set()
     finally:
         stop.set()
-        await asyncio.to_thread(reconciler.join)
+        for thread in (reconciler, sender):
+            await asyncio.to_thread(thread.join)
         services.close()

@@ -1,6 +1,6 @@
 """Errors of the API itself, beside those that the store raises."""
 
-from store.errors import CondenserError, ConflictError
+from store.errors import CondenserError, ConflictError, NotFoundError
 
 
 class RateLimitedError(CondenserError):
@@ -27,6 +27,13 @@ class WeightsNotReadyError(ConflictError):
     title = "The weights are not ready"
 
 
+class WeightsLeftOutError(NotFoundError):
+    """The job has weights, but not in the form that was asked for."""
+
+    code = "weights_left_out"
+    title = "The export left these weights out"
+
+
 class MalformedIdempotencyKeyError(CondenserError):
     """The Idempotency-Key header is not a key."""
 
@@ -46,10 +53,3 @@ class TooManyUploadsError(CondenserError):
 
     code = "too_many_uploads"
     title = "Too many uploads at once"
-
-
-class RequestInProgressError(ConflictError):
-    """The first request with the same idempotency key has not been answered yet."""
-
-    code = "request_in_progress"
-    title = "The first request with this key is in progress"

@@ -29,13 +29,25 @@ class FieldError(BaseModel):
     allowed: list[str] | None = Field(default=None, description="The values, or bounds, that are allowed.")
 
 
-def explain_validation_error(error: RequestValidationError) -> list[FieldError]:
-    """Name the fields at fault, each with its allowed values where they can be listed."""
+def explain_validation_error(
+    error: RequestValidationError, body_model: type[BaseModel] = Submission
+) -> list[FieldError]:
+    """Name the fields at fault, each with its allowed values where they can be listed.
+
+    Parameters
+    ----------
+    error
+        What pydantic found.
+    body_model
+        The shape that the request's body should have.
+    """
     located = [(entry, *_field_and_branch(entry, error.body)) for entry in error.errors()]
     kept = _likeliest_branches(located)
     return [
         FieldError(
-            field=_dotted(_named_field(entry, field)), message=_message(entry), allowed=_allowed(entry, field)
+            field=_dotted(_named_field(entry, field, body_model)),
+            message=_message(entry),
+            allowed=_allowed(entry, field, body_model),
         )
         for entry, field, _ in kept[:MAX_REPORTED_ERRORS]
     ]
@@ -85,7 +97,7 @@ def _likeliest_branches(located: Sequence[Located]) -> list[Located]:
     return [item for item in located if item[2] is None or best[item[2][0]] == item[2][1]]
 
 
-def _named_field(entry: Mapping[str, Any], field: Location) -> Location:
+def _named_field(entry: Mapping[str, Any], field: Location, body_model: type[BaseModel]) -> Location:
     """Point at the very field where an error is reported for the whole object that holds it.
 
     A rule over several fields begins its message with the name of the one to change.
@@ -94,7 +106,7 @@ def _named_field(entry: Mapping[str, Any], field: Location) -> Location:
         return (*field, "kind")
     first_word = _message(entry).partition(" ")[0]
     if entry["type"] == "value_error" and any(
-        first_word in model.model_fields for model in _models_at(field)
+        first_word in model.model_fields for model in _models_at(field, body_model)
     ):
         return (*field, first_word)
     return field
@@ -126,15 +138,15 @@ BOUNDS = {
 }
 
 
-def _allowed(entry: Mapping[str, Any], field: Location) -> list[str] | None:
+def _allowed(entry: Mapping[str, Any], field: Location, body_model: type[BaseModel]) -> list[str] | None:
     context: Mapping[str, Any] = entry.get("ctx") or {}
     listed = context.get("expected_tags") or context.get("expected")
     if listed is not None:
         return re.findall(r"'([^']*)'", listed) or [str(listed)]
     if entry["type"] == "union_tag_not_found":
-        return sorted(_tags(field))
+        return sorted(_tags(field, body_model))
     if entry["type"] == "extra_forbidden":
-        return sorted(name for model in _models_at(field[:-1]) for name in model.model_fields)
+        return sorted(name for model in _models_at(field[:-1], body_model) for name in model.model_fields)
     if indivisible := re.search(r"does not divide batch_size (\d+)$", _message(entry)):
         return _divisors(int(indivisible[1]))
     return [text.format(context[bound]) for bound, text in BOUNDS.items() if bound in context] or None
@@ -144,9 +156,9 @@ def _divisors(batch_size: int) -> list[str]:
     return [str(divisor) for divisor in range(1, batch_size + 1) if batch_size % divisor == 0]
 
 
-def _models_at(field: Location) -> list[type[BaseModel]]:
-    """The models that may stand at a path of a submission."""
-    models: list[type[BaseModel]] = [Submission]
+def _models_at(field: Location, body_model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that may stand at a path of a body."""
+    models: list[type[BaseModel]] = [body_model]
     for segment in field:
         models = [
             nested
@@ -164,10 +176,10 @@ def _nested_models(annotation: Any) -> Iterable[type[BaseModel]]:
         yield from _nested_models(argument)
 
 
-def _tags(field: Location) -> set[str]:
+def _tags(field: Location, body_model: type[BaseModel]) -> set[str]:
     return {
         str(tag)
-        for model in _models_at(field)
+        for model in _models_at(field, body_model)
         if "kind" in model.model_fields
         for tag in get_args(model.model_fields["kind"].annotation)
     }

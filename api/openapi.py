@@ -57,6 +57,25 @@ def media(media_type: str, description: str, example: str) -> Responses:
     return {200: {"description": description, "content": content}}
 
 
+_REPLAYED = {
+    "Idempotency-Replayed": {
+        "description": "`true` when this is the answer to an earlier request with the same key.",
+        "schema": {"type": "string"},
+    }
+}
+
+
+def created(location: str) -> Responses:
+    """Declare the headers of an answer that something was created, first or repeated."""
+    place = {"Location": {"description": location, "schema": {"type": "string"}}}
+    return {201: {"headers": place | _REPLAYED}}
+
+
+def repeatable() -> Responses:
+    """Declare the header of an answer that a repeated request gets again."""
+    return {200: {"headers": _REPLAYED}}
+
+
 def operation_id(route: APIRoute) -> str:
     """Name an operation after its handler."""
     return route.name

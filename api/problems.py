@@ -24,6 +24,7 @@ from api.errors import (
     UnsupportedMediaTypeError,
 )
 from api.field_errors import FieldError, explain_validation_error
+from api.jobs.requests import Submission
 from store import errors
 from store.key_format import masked
 
@@ -203,7 +204,7 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
     """Answer a body, query or header that does not fit its schema."""
     if not isinstance(error, RequestValidationError):
         raise error
-    field_errors = explain_validation_error(error)
+    field_errors = explain_validation_error(error, _body_model(request))
     malformed = any(entry["type"] == "json_invalid" for entry in error.errors())
     return ProblemResponse(
         request,
@@ -213,6 +214,15 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
         detail="; ".join(f"{entry.field}: {entry.message}" for entry in field_errors[:3]),
         field_errors=field_errors,
     )
+
+
+def _body_model(request: Request) -> type[BaseModel]:
+    """Find the shape that the route's body should have; a clone's changes are those of a submission."""
+    body_field = getattr(request.scope.get("route"), "body_field", None)
+    annotation = None if body_field is None else body_field.field_info.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return Submission
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:

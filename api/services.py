@@ -10,7 +10,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.captions.slots import UploadSlots
-from api.jobs.in_flight import InFlightKeys
 from api.jobs.watch import JobWatch
 from api.key_checks import KeyChecks
 from api.monitoring import ApiMetrics
@@ -20,6 +19,7 @@ from store.objects import ObjectStore
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
 from store.versions import latest_sequences
+from store.webhook_secrets import SecretBox
 
 
 class Services:
@@ -39,11 +39,11 @@ class Services:
         self.engine = create_engine(settings)
         self.objects = ObjectStore(settings)
         self.remote_objects = RemoteObjects(settings)
-        self.in_flight = InFlightKeys()
         self.keys = KeyChecks(self.engine, settings)
         self.rate_limits = RateLimits(settings)
         self.upload_slots = UploadSlots()
         metrics.watch(self.engine, lease_seconds=settings.lease_seconds)
+        self.secret_box = SecretBox(settings)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
     def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:

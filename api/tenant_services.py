@@ -32,7 +32,7 @@ class TenantServices:
         self.objects = services.objects
         self.remote_objects = services.remote_objects
         self.upload_slots = services.upload_slots
-        self.in_flight = services.in_flight
+        self.secret_box = services.secret_box
         self.keys = services.keys
         self.watch = services.watch
         self._engine = services.engine

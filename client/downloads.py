@@ -9,7 +9,7 @@ import httpx
 
 from client.archives import unpack
 from client.errors import DirectoryTakenError, DownloadError
-from client.models import StoredFile
+from client.models import RemoteFile
 from client.transport import CONNECT_SECONDS, goes_direct
 
 TRIES = 4
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], object]
 
 
 def download_student(
-    find: Callable[[], StoredFile], directory: Path, on_progress: Progress | None = None
+    find: Callable[[], RemoteFile], directory: Path, on_progress: Progress | None = None
 ) -> Path:
     """Fetch a student's archive and unpack it into a folder.
 
@@ -54,11 +54,20 @@ def download_student(
     return directory
 
 
+def download_file(find: Callable[[], RemoteFile], path: Path, on_progress: Progress | None = None) -> Path:
+    """Fetch one file, as `download_student` fetches its archive, and put it in its place when it is whole."""
+    path = path.absolute()
+    if path.is_dir():
+        raise DirectoryTakenError(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _fetch(find, path, on_progress).replace(path)
+
+
 def _is_replaceable(directory: Path) -> bool:
     return directory.is_dir() and ((directory / MANIFEST).is_file() or not any(directory.iterdir()))
 
 
-def _fetch(find: Callable[[], StoredFile], directory: Path, on_progress: Progress | None) -> Path:
+def _fetch(find: Callable[[], RemoteFile], directory: Path, on_progress: Progress | None) -> Path:
     """Fetch into a file that is named by its content, so that a later call can go on with it."""
     failure: Exception | None = None
     for _ in range(TRIES):
@@ -76,7 +85,7 @@ def _fetch(find: Callable[[], StoredFile], directory: Path, on_progress: Progres
     raise DownloadError(f"the student could not be downloaded: {failure}") from failure
 
 
-def _continue(file: StoredFile, part: Path, on_progress: Progress | None) -> None:
+def _continue(file: RemoteFile, part: Path, on_progress: Progress | None) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have == file.size:
         return

@@ -4,19 +4,21 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
-from client.downloads import download_student
+from client.downloads import download_file, download_student
 from client.errors import DownloadError, JobFailedError, WaitTimeoutError
 from client.event_stream import stream_events
-from client.models import Event, JobState, Page, StoredFile
+from client.models import Event, JobState, Page, RemoteFile, StoredFile
 from client.transport import ANSWER_SECONDS, Transport
 from core.spec import DistillationSpec
 
 LONG_POLL_SECONDS = 30.0
 PAGE = 200
+
+WeightsFormat = Literal["archive", "unet", "single-file"]
 
 
 class Job:
@@ -134,7 +136,8 @@ class Job:
         ConflictError
             If the job has not ended, or has succeeded.
         """
-        return self._move("retry", from_scratch=str(from_scratch).lower())
+        key = str(uuid.uuid4())  # so that a request whose answer was lost can be sent again
+        return self._move("retry", {"Idempotency-Key": key}, from_scratch=str(from_scratch).lower())
 
     def clone(self, changes: Mapping[str, Any] | None = None, idempotency_key: str | None = None) -> "Job":
         """Submit the job's specification and options once more.
@@ -158,8 +161,8 @@ class Job:
         """Delete the job, its history and its files; `ConflictError` while it runs."""
         self._transport.request("DELETE", self._path())
 
-    def _move(self, move: str, **parameters: str) -> "Job":
-        answer = self._transport.request("POST", self._path(move), parameters=parameters)
+    def _move(self, move: str, headers: Mapping[str, str] | None = None, **parameters: str) -> "Job":
+        answer = self._transport.request("POST", self._path(move), parameters=parameters, headers=headers)
         self.state = JobState.model_validate(answer.json())
         return self
 
@@ -189,12 +192,49 @@ class Job:
         """
         return download_student(self._find_student, Path(directory), on_progress)
 
+    def download_weights(
+        self,
+        path: str | Path,
+        weights_format: WeightsFormat,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> Path:
+        """Fetch the student's weights in one form as one file.
+
+        Parameters
+        ----------
+        path
+            The file, which is replaced; it appears when everything has arrived and been checked.
+        weights_format
+            ``archive``: a ZIP of the folder; ``unet``: the U-Net as safetensors; ``single-file``: the U-Net
+            under the original names.
+        on_progress
+            Called with the bytes that have arrived and all bytes.
+
+        Raises
+        ------
+        ConflictError
+            If the job has not ended.
+        NotFoundError
+            If it has no weights, or its export left this form out.
+        DownloadError
+            If the content is not as announced.
+        """
+        return download_file(lambda: self._find_weights(weights_format), Path(path), on_progress)
+
     def _find_student(self) -> StoredFile:
         archives = [file for file in self.artifacts() if file.kind == "student_archive"]
         if not archives:
             self.refresh()
             raise DownloadError(f"job {self.state.id} is {self.state.status} and has no student to download")
         return max(archives, key=lambda file: file.attempt)
+
+    def _find_weights(self, weights_format: WeightsFormat) -> RemoteFile:
+        answer = self._transport.request("GET", self._path("weights"), parameters={"format": weights_format})
+        return RemoteFile(
+            url=answer.headers["Location"],
+            size=int(answer.headers["X-Content-Size"]),
+            sha256=answer.headers["X-Content-Sha256"],
+        )
 
     def _path(self, part: str = "") -> str:
         return f"/jobs/{self.state.id}" + (f"/{part}" if part else "")

@@ -80,16 +80,21 @@ class Event(Answer):
         return self.type == "status" and self.data.get("status") in ENDED
 
 
-class StoredFile(Answer):
-    """A file that a job left; ``url`` works for an hour without credentials."""
+class RemoteFile(Answer):
+    """A file to fetch; ``url`` works for an hour without credentials."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+class StoredFile(RemoteFile):
+    """A file that a job left."""
 
     kind: str
     attempt: int
     step: int | None = None
     path: str
-    size: int
-    sha256: str
-    url: str
 
 
 class CaptionFile(Answer):

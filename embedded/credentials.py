@@ -1,5 +1,6 @@
 """Passwords and keys of one data folder: generated once, readable by the owner alone, never a default."""
 
+import base64
 import json
 import secrets
 from dataclasses import asdict, dataclass, field
@@ -22,10 +23,13 @@ class Credentials:
     s3_secret_access_key: str = field(default_factory=_password)
     s3_internal_key: str = field(default_factory=lambda: secrets.token_hex(32))
     api_key_pepper: str = field(default_factory=_password)
+    webhook_secret_key: str = field(
+        default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    )
 
     @classmethod
     def load_or_generate(cls, path: Path) -> "Credentials":
-        """Read the folder's credentials; those that are missing are made, all on first use."""
+        """Read the folder's credentials, made on first use; what an older release did not know is added."""
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         credentials = cls(**known)
         if asdict(credentials) != known:

@@ -79,7 +79,7 @@ def start(
         stack = Stack(
             data_dir=data_dir,
             owner=None if detached else ProcessRecord.of_this_process(),
-            variables={"DATA_DIR": str(data_dir)},
+            variables={"DATA_DIR": str(data_dir)} | _own_keys(site.credentials, environ),
         )
         try:
             stack = _start_servers(stack, site, environ, report)
@@ -137,6 +137,12 @@ def watch_over(stack: Stack) -> None:
     names = ", ".join(record.name for record in dead)
     log = stack.data_dir / "logs" / f"{dead[0].name}.log"
     raise StackError(f"ended by itself: {names}.\n{processes.log_tail(log)}")
+
+
+def _own_keys(credentials: Credentials, environ: Mapping[str, str]) -> dict[str, str]:
+    """Keys of the service itself, unless the user has set their own."""
+    keys = {"WEBHOOK_SECRET_KEYS": credentials.webhook_secret_key}
+    return {name: key for name, key in keys.items() if not environ.get(name)}
 
 
 def _start_servers(stack: Stack, site: Site, environ: Mapping[str, str], report: Report) -> Stack:

@@ -58,6 +58,18 @@ def get_student_archive(session: Session, job_id: str) -> Artifact:
     return archive
 
 
+def find_student_file(session: Session, job_id: str, *, attempt: int, path: str) -> Artifact | None:
+    """Find a file of the student that an attempt left, by its path; None when there is none."""
+    return session.scalars(
+        select(Artifact).where(
+            Artifact.job_id == job_id,
+            Artifact.attempt == attempt,
+            Artifact.path == path,
+            Artifact.kind == "student_file",
+        )
+    ).one_or_none()
+
+
 def list_checkpoints(session: Session, job_id: str, *, after_attempt: int = 0) -> list[StoredCheckpoint]:
     """List a job's complete checkpoints, the one to resume from first.
 

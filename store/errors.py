@@ -218,6 +218,48 @@ class UnavailableError(CondenserError):
     title = "A dependency is unavailable"
 
 
+class RequestInProgressError(ConflictError):
+    """The first request with the same idempotency key has not been answered yet."""
+
+    code = "request_in_progress"
+    title = "The first request with this key is in progress"
+
+
+class TooManyWebhooksError(ConflictError):
+    """No further webhook can be registered."""
+
+    code = "too_many_webhooks"
+    title = "There are too many webhooks"
+
+
+class WebhookDisabledError(ConflictError):
+    """The webhook gets nothing until it is enabled again."""
+
+    code = "webhook_disabled"
+    title = "The webhook is disabled"
+
+
+class WebhooksNotConfiguredError(ConflictError):
+    """The operator has set no key under which webhooks' secrets could be kept."""
+
+    code = "webhooks_not_configured"
+    title = "Webhooks are not configured"
+
+
+class DestinationRefusedError(CondenserError):
+    """A URL leads to an address that the service must not call on a user's behalf."""
+
+    code = "destination_refused"
+    title = "The destination must not be called"
+
+
+class DestinationFailedError(CondenserError):
+    """A destination that a user chose cannot be reached, or does not answer."""
+
+    code = "destination_failed"
+    title = "The destination does not answer"
+
+
 class LeaseLostError(CondenserError):
     """The caller's lease on a job is not the current one; it must stop and write nothing more."""
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from store.database import Page
 from store.endings import Ending
 from store.models import TERMINAL_STATUSES, Job, JobEvent, JobTransition
+from store.webhook_deliveries import enqueue_deliveries
 
 STATUS_EVENT = "status"
 CANCEL_REQUESTED_EVENT = "cancel_requested"
@@ -63,7 +64,10 @@ def insert_events(session: Session, job: Job, events: Sequence[NewEvent], *, now
 
 
 def record_move(session: Session, job: Job, ending: Ending, *, now: datetime) -> None:
-    """Write the transition to the job's new status and the event that tells of it, under one number."""
+    """Write the transition to the job's new status and the event that tells of it, under one number.
+
+    The webhooks that want to know of it get their messages in the same transaction.
+    """
     session.execute(
         insert(JobTransition),
         {
@@ -77,6 +81,7 @@ def record_move(session: Session, job: Job, ending: Ending, *, now: datetime) ->
     )
     told = {"status": job.status, "attempt": job.attempt, **asdict(ending)}
     insert_events(session, job, [NewEvent(STATUS_EVENT, told)], now=now)
+    enqueue_deliveries(session, job, told, now=now)
 
 
 def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 100) -> Page[JobEvent]:

@@ -1,22 +1,24 @@
 """Requests that create something once, however often they are sent.
 
-A key belongs to the session's tenant; another tenant's equal key is another key. The record of a key is
-written in the transaction that creates the job. A second request with the same key waits for the first one's
-commit, then gets the first one's job.
+A key belongs to the session's tenant; another tenant's equal key is another key. Its record is written in
+the transaction that carries the request out, together with the answer. While that transaction is open a
+second request with the same key is told so, whichever process it came to; after its commit the second request
+gets the first one's answer.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, delete, select
+from sqlalchemy import ColumnElement, and_, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.errors import IdempotencyConflictError
+from store.errors import IdempotencyConflictError, NotFoundError, RequestInProgressError
 from store.models import IdempotencyRecord
 from store.tenancy import tenant_of
 
 LIFETIME = timedelta(hours=24)
+_LOCK_SEED = 0x49644B  # keeps these locks apart from others that are taken by a hash
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,93 @@ class IdempotencyKey:
 
     key: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """What the first request was answered."""
+
+    status_code: int
+    body: str
+    location: str | None = None
+
+
+def begin(session: Session, idempotency: IdempotencyKey, *, now: datetime) -> KeptAnswer | None:
+    """Begin to carry out a request, or find the answer that it got before.
+
+    Parameters
+    ----------
+    session
+        The transaction that carries it out. Until it ends no other one can begin with the same key.
+    idempotency
+        Key and fingerprint.
+    now
+        Expired records count as absent.
+
+    Returns
+    -------
+    KeptAnswer or None
+        None when the request is to be carried out. `RequestInProgressError` while another one with this key
+        is under way; `IdempotencyConflictError` when the key was used with another request.
+    """
+    lock = func.hashtextextended(f"{tenant_of(session)} {idempotency.key}", _LOCK_SEED)
+    if not session.scalar(select(func.pg_try_advisory_xact_lock(lock))):
+        raise RequestInProgressError(
+            "The first request with this idempotency key is still being worked on. Try again.",
+            field="Idempotency-Key",
+        )
+    return find_answer(session, idempotency, now=now)
+
+
+def find_answer(session: Session, idempotency: IdempotencyKey, *, now: datetime) -> KeptAnswer | None:
+    """Find the answer of an earlier request, as `begin` does, without beginning anything."""
+    record = session.scalars(
+        select(IdempotencyRecord).where(
+            _is_record_of(session, idempotency), IdempotencyRecord.expires_at > now
+        )
+    ).one_or_none()
+    if record is None:
+        return None
+    _check_fingerprint(record, idempotency)
+    if record.status_code is None or record.answer is None:  # of the release before
+        return None
+    return KeptAnswer(record.status_code, record.answer, record.location)
+
+
+def keep_answer(
+    session: Session, idempotency: IdempotencyKey, answer: KeptAnswer, *, job_id: str | None, now: datetime
+) -> None:
+    """Write the answer of a request into the record of its key, in the transaction that carries it out.
+
+    Parameters
+    ----------
+    session
+        The transaction that `begin` was called in.
+    idempotency
+        Key and fingerprint.
+    answer
+        To be given again. One that holds a secret comes encrypted.
+    job_id
+        The job that the request was about, if it was about one.
+    now
+        The record is forgotten 24 hours later.
+    """
+    values = {
+        "fingerprint": idempotency.fingerprint,
+        "job_id": job_id,
+        "status_code": answer.status_code,
+        "answer": answer.body,
+        "location": answer.location,
+        "created_at": now,
+        "expires_at": now + LIFETIME,
+    }
+    session.execute(
+        insert(IdempotencyRecord)
+        .values(tenant_id=tenant_of(session), key=idempotency.key, **values)
+        .on_conflict_do_update(
+            index_elements=[IdempotencyRecord.tenant_id, IdempotencyRecord.key], set_=values
+        )
+    )
 
 
 def reserve(session: Session, idempotency: IdempotencyKey, *, job_id: str, now: datetime) -> str:
@@ -47,13 +136,12 @@ def reserve(session: Session, idempotency: IdempotencyKey, *, job_id: str, now: 
     str
         ``job_id`` when the key was free, else the id of the job made with it before.
     """
-    tenant_id = tenant_of(session)
-    this = and_(IdempotencyRecord.tenant_id == tenant_id, IdempotencyRecord.key == idempotency.key)
+    this = _is_record_of(session, idempotency)
     session.execute(delete(IdempotencyRecord).where(this, IdempotencyRecord.expires_at <= now))
     reserved: str | None = session.scalar(
         insert(IdempotencyRecord)
         .values(
-            tenant_id=tenant_id,
+            tenant_id=tenant_of(session),
             key=idempotency.key,
             fingerprint=idempotency.fingerprint,
             job_id=job_id,
@@ -66,11 +154,21 @@ def reserve(session: Session, idempotency: IdempotencyKey, *, job_id: str, now: 
     if reserved is not None:
         return reserved
     record = session.scalars(select(IdempotencyRecord).where(this)).one()
+    _check_fingerprint(record, idempotency)
+    if record.job_id is None:
+        raise NotFoundError("The job that was made with this idempotency key has been deleted.")
+    return record.job_id
+
+
+def _is_record_of(session: Session, idempotency: IdempotencyKey) -> ColumnElement[bool]:
+    return and_(IdempotencyRecord.tenant_id == tenant_of(session), IdempotencyRecord.key == idempotency.key)
+
+
+def _check_fingerprint(record: IdempotencyRecord, idempotency: IdempotencyKey) -> None:
     if record.fingerprint != idempotency.fingerprint:
         raise IdempotencyConflictError(
-            "This idempotency key was used before with another request body.", field="Idempotency-Key"
+            "This idempotency key was used before with another request.", field="Idempotency-Key"
         )
-    return record.job_id
 
 
 def forget_expired(session: Session, *, now: datetime) -> int:

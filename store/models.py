@@ -46,6 +46,8 @@ Reason = Literal[
     "retried_by_user",
 ]
 Scope = Literal["read", "write", "admin"]
+WebhookDisabledReason = Literal["by_user", "gone", "failing"]
+DeliveryStatus = Literal["pending", "delivered", "failed"]
 ArtifactKind = Literal["student_archive", "student_file", "checkpoint_file", "sample", "log", "result"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -53,6 +55,8 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 REASONS: tuple[Reason, ...] = get_args(Reason)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
+WEBHOOK_DISABLED_REASONS: tuple[WebhookDisabledReason, ...] = get_args(WebhookDisabledReason)
+DELIVERY_STATUSES: tuple[DeliveryStatus, ...] = get_args(DeliveryStatus)
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
@@ -87,6 +91,9 @@ class Base(DeclarativeBase):
         Reason: Text(),
         Scope: Text(),
         ArtifactKind: Text(),
+        WebhookDisabledReason: Text(),
+        DeliveryStatus: Text(),
+        list[str]: ARRAY(Text()),
     }
 
 
@@ -302,9 +309,10 @@ class DeletedJob(OfTenant, Base):
 
 
 class IdempotencyRecord(OfTenant, Base):
-    """A key under which a job was created, with a fingerprint of the request that carried it.
+    """A key under which a request was carried out, with a fingerprint of it and the answer that it got.
 
-    Keys of different tenants have nothing to do with each other.
+    Keys of different tenants have nothing to do with each other. Records of the release before have no
+    answer: theirs is made anew from the job.
     """
 
     __tablename__ = "idempotency_records"
@@ -318,12 +326,15 @@ class IdempotencyRecord(OfTenant, Base):
     )
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
-    job_id: Mapped[str] = mapped_column(
+    job_id: Mapped[str | None] = mapped_column(
         Uuid(as_uuid=False),
         # Checked at commit: the record comes before its job, so that a second request waits for it.
-        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        ForeignKey("jobs.id", ondelete="SET NULL", deferrable=True, initially="DEFERRED"),
         index=True,
     )
+    status_code: Mapped[int | None]
+    answer: Mapped[str | None]
+    location: Mapped[str | None]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
@@ -362,3 +373,88 @@ class UnclaimedObject(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     remove_at: Mapped[datetime] = mapped_column(index=True)
     removing: Mapped[bool] = mapped_column(default=False)
+
+
+class Webhook(OfTenant, Base):
+    """An endpoint of a user's that is told of jobs' moves.
+
+    ``secret`` and ``previous_secret`` are encrypted; the latter signs beside the former until it expires.
+    ``events`` are the types that the endpoint wants, all of them when it names none. ``disabled_reason`` is
+    NULL while it is enabled; ``failing_since`` is the first failure after the last success.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        _one_of("disabled_reason", WEBHOOK_DISABLED_REASONS),
+        Index("ix_webhooks_tenant", "tenant_id", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    url: Mapped[str]
+    description: Mapped[str]
+    events: Mapped[list[str]]
+    secret: Mapped[str]
+    previous_secret: Mapped[str | None]
+    previous_secret_expires_at: Mapped[datetime | None]
+    disabled_reason: Mapped[WebhookDisabledReason | None]
+    failing_since: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class WebhookDelivery(OfTenant, Base):
+    """A message to one endpoint, written in the transaction of the move that it tells of.
+
+    ``attempts`` counts how often it was sent and tells the sender that has it from one that was given up;
+    ``retries`` is how far it has come in the schedule. It is due at ``next_attempt_at`` unless a sender has
+    it, until ``claimed_until``. The job may be deleted long before its messages.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        _one_of("status", DELIVERY_STATUSES),
+        CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="due"),
+        Index("ix_webhook_deliveries_webhook", "webhook_id", "id"),
+        Index(
+            "ix_webhook_deliveries_due",
+            "webhook_id",
+            "next_attempt_at",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index("ix_webhook_deliveries_created_at", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False), ForeignKey("webhooks.id", ondelete="CASCADE")
+    )
+    job_id: Mapped[str] = mapped_column(Uuid(as_uuid=False))
+    event: Mapped[str]
+    payload: Mapped[dict[str, Any]]
+    status: Mapped[DeliveryStatus]
+    attempts: Mapped[int] = mapped_column(default=0)
+    retries: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime | None]
+    claimed_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+    log: Mapped[list["WebhookAttempt"]] = relationship(
+        order_by="WebhookAttempt.number", lazy="raise", passive_deletes=True
+    )
+
+
+class WebhookAttempt(Base):
+    """One sending of a delivery, and what came of it."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(
+        Uuid(as_uuid=False), ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime]
+    latency_ms: Mapped[int]
+    status_code: Mapped[int | None]
+    answer_excerpt: Mapped[str | None]
+    error: Mapped[str | None]

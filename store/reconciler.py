@@ -27,6 +27,7 @@ from store.quotas import NO_LIMITS, Quotas, may_start
 from store.settings import Settings
 from store.stored_bytes import recount_bytes
 from store.sweeper import abort_stale_uploads, remove_deleted_jobs, remove_unclaimed_objects
+from store.webhook_deliveries import forget_old_deliveries
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         over_time = end_over_time(session, now=now, slack_seconds=slack)
         settled = settle_requests(session, now=now)
         forget_expired(session, now=now)
+        forget_old_deliveries(session, now=now)
         waiting = _count_queued(session, now, Quotas.by_default(settings))
     if taken_back:
         logger.warning("took back %d jobs whose workers stopped reporting: %s", len(taken_back), taken_back)

@@ -5,6 +5,7 @@ may be in a file instead, which ``NAME_FILE`` names: that is how secrets are han
 never part of a ``repr`` nor of an error; ``python -m store.settings`` prints all settings without them.
 """
 
+import base64
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from core.logs import LogFormat
 from core.object_references import ObjectReference
+from store.addresses import Network, parse_networks
 from store.errors import MissingSettingError
 
 HIDDEN = "***"
@@ -189,6 +191,20 @@ class Settings(BaseSettings):
         """Read the environment, and files that it names."""
         return init_settings, env_settings, NamedFiles(settings_cls)
 
+    outgoing_allowed_networks: Annotated[list[Network], NoDecode] = Field(
+        default=[],
+        description="Networks that requests on a user's behalf, such as webhooks, may go to although "
+        "they are not public, separated by commas.",
+    )
+    webhook_secret_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that encrypt the webhooks' secrets, separated by commas: 32 random bytes in "
+        "URL-safe Base64 each. The first one encrypts; the others are still read. None: no webhooks.",
+    )
+    webhook_senders: int = Field(default=8, ge=0, description="Threads of an API process that send webhooks.")
+    webhook_poll_seconds: float = Field(default=1, gt=0, description="Between two looks for due webhooks.")
+    webhook_timeout_seconds: float = Field(default=15, gt=0, description="What a receiver has to answer.")
+
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: str) -> str:
@@ -209,6 +225,19 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: object) -> object:
         if isinstance(value, str):
             return [host.strip().lower() for host in value.split(",") if host.strip()]
+        return value
+
+    @field_validator("outgoing_allowed_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        return parse_networks(value) if isinstance(value, str) else value
+
+    @field_validator("webhook_secret_keys")
+    @classmethod
+    def _check_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        for key in [] if value is None else value.get_secret_value().split(","):
+            if len(base64.urlsafe_b64decode(key.strip())) != 32:
+                raise ValueError("each key must be 32 bytes in URL-safe Base64")
         return value
 
     @field_validator("s3_caption_prefixes", "s3_teacher_prefixes", "cors_origins", mode="before")

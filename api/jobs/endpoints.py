@@ -11,10 +11,11 @@ from fastapi import APIRouter, BackgroundTasks, Body, Header, Path, Query, Reque
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.idempotency import Carried
 from api.jobs import hints, schemas, service
 from api.jobs.requests import Submission
 from api.jobs.streams import stream_events
-from api.openapi import Responses, media, problems
+from api.openapi import created, media, problems, repeatable
 from api.pagination import MAX_INTEGER, Limit, ListPage
 from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts, entity_tag, matches
 from api.tenant_services import TenantServices, TenantServicesDependency
@@ -63,8 +64,14 @@ CloneBody = Annotated[
         },
     ),
 ]
-CREATED: Responses = {
-    201: {"headers": {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}}}
+CREATED = created("Path of the job.")
+WEIGHTS_HEADERS = {
+    "Location": {"description": "Of the weights.", "schema": {"type": "string"}},
+    "X-Content-Sha256": {
+        "description": "SHA-256 of the weights, in hexadecimal.",
+        "schema": {"type": "string"},
+    },
+    "X-Content-Size": {"description": "Bytes of the weights.", "schema": {"type": "integer"}},
 }
 
 
@@ -74,6 +81,7 @@ CREATED: Responses = {
     summary="Submit a job",
     response_description="The job is queued.",
     dependencies=[RequireJson],
+    response_model=schemas.Job,
     responses={**CREATED, **problems(400, 409, 413, 415, 422, 503)},
 )
 def create_job(
@@ -81,27 +89,22 @@ def create_job(
     submission: SubmissionBody,
     idempotency_key: IdempotencyKeyHeader,
     background: BackgroundTasks,
-    response: Response,
-) -> schemas.Job:
+) -> Response:
     """Check a specification and queue the job.
 
     The workers are told after the answer has been sent; a broker that is down delays the job, no more.
     """
-    accepted = service.submit_job(services, submission, idempotency_key)
-    return _announce(services, accepted, background, response)
+    carried = service.submit_job(services, submission, idempotency_key)
+    return _announce(services, carried, background)
 
 
-def _announce(
-    services: TenantServices, accepted: service.Accepted, background: BackgroundTasks, response: Response
-) -> schemas.Job:
-    """Say where a new job is, and tell the workers of it."""
-    response.headers["Location"] = accepted.job.links["self"]
-    if accepted.is_replay:
-        response.headers["Idempotency-Replayed"] = "true"
-    else:
-        LOGGER.info("job accepted", extra={"job_id": accepted.job.id})
-        background.add_task(hints.send, services.settings, accepted.job)
-    return accepted.job
+def _announce(services: TenantServices, carried: Carried, background: BackgroundTasks) -> Response:
+    """Answer, and tell the workers of a job that waits for them since this request."""
+    if not carried.is_replay:
+        job = schemas.Job.model_validate_json(carried.answer.body)
+        LOGGER.info("job accepted", extra={"job_id": job.id})
+        background.add_task(hints.send, services.settings, job)
+    return carried.response()
 
 
 @router.get("", summary="List jobs", responses=problems(422, 503))
@@ -191,19 +194,27 @@ def resume_job(services: TenantServicesDependency, job_id: JobId, background: Ba
 
 
 @router.post(
-    "/{job_id}/retry", summary="Try a failed or cancelled job again", responses=problems(404, 409, 422, 503)
+    "/{job_id}/retry",
+    summary="Try a failed or cancelled job again",
+    response_model=schemas.Job,
+    responses={**repeatable(), **problems(400, 404, 409, 422, 503)},
 )
 def retry_job(
     services: TenantServicesDependency,
     job_id: JobId,
+    idempotency_key: IdempotencyKeyHeader,
     background: BackgroundTasks,
     from_scratch: Annotated[
         bool, Query(description="Begin anew instead of going on from the last checkpoint.")
     ] = False,
-) -> schemas.Job:
-    """Queue a job that failed or was cancelled again, with all its attempts and its whole time before it."""
-    job = service.retry_job(services, job_id, from_scratch=from_scratch)
-    return _tell_workers(services, job, background)
+) -> Response:
+    """Queue a job that failed or was cancelled again, with all its attempts and its whole time before it.
+
+    A retry that is repeated is refused, as the job then waits; repeated with the same key it gets its first
+    answer.
+    """
+    carried = service.retry_job(services, job_id, from_scratch=from_scratch, idempotency_key=idempotency_key)
+    return _announce(services, carried, background)
 
 
 def _tell_workers(services: TenantServices, job: schemas.Job, background: BackgroundTasks) -> schemas.Job:
@@ -217,6 +228,7 @@ def _tell_workers(services: TenantServices, job: schemas.Job, background: Backgr
     status_code=201,
     summary="Submit a job's specification again",
     response_description="The new job is queued.",
+    response_model=schemas.Job,
     responses={**CREATED, **problems(400, 404, 409, 413, 422, 503)},
 )
 def clone_job(
@@ -224,19 +236,24 @@ def clone_job(
     job_id: JobId,
     idempotency_key: IdempotencyKeyHeader,
     background: BackgroundTasks,
-    response: Response,
     changes: CloneBody = None,
-) -> schemas.Job:
+) -> Response:
     """Submit a new job with the specification and options of this one, whatever its status.
 
     Fields in the body differ: groups of fields such as `training` field by field, all others as a whole.
     `options.not_before` is not taken over.
     """
-    accepted = service.clone_job(services, job_id, changes or {}, idempotency_key)
-    return _announce(services, accepted, background, response)
+    carried = service.clone_job(services, job_id, changes or {}, idempotency_key)
+    return _announce(services, carried, background)
 
 
-@router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422, 503))
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a job",
+    responses=problems(404, 409, 422, 503),
+)
 def delete_job(services: TenantServicesDependency, job_id: JobId) -> None:
     """Delete a job that does not run, with its history and all its files.
 
@@ -350,9 +367,25 @@ def list_checkpoints(services: TenantServicesDependency, job_id: JobId) -> ListP
     summary="Download the student",
     status_code=307,
     response_class=RedirectResponse,
-    response_description="The archive of the student's folder is at Location, for an hour.",
-    responses=problems(404, 409, 422, 503),
+    response_description="The weights are at Location, for an hour; that server serves ranges.",
+    responses={307: {"headers": WEIGHTS_HEADERS}, **problems(404, 409, 422, 503)},
 )
-def read_weights(services: TenantServicesDependency, job_id: JobId) -> str:
-    """Redirect to a ZIP archive of the student, a folder that diffusers loads."""
-    return service.link_to_weights(services, job_id)
+def read_weights(
+    services: TenantServicesDependency,
+    job_id: JobId,
+    form: Annotated[
+        service.WeightsForm,
+        Query(
+            alias="format",
+            description="`archive`: a ZIP of the folder that diffusers loads; `unet`: its U-Net alone, as "
+            "safetensors; `single-file`: the U-Net under the original names, as other tools read it.",
+        ),
+    ] = "archive",
+) -> Response:
+    """Redirect to the student of a job that has succeeded, whole or in part.
+
+    A form that the job's `export` left out is answered with 404 and the type `weights_left_out`.
+    """
+    link = service.link_to_weights(services, job_id, form)
+    headers = {"X-Content-Sha256": link.sha256, "X-Content-Size": str(link.size)}
+    return RedirectResponse(link.url, status_code=307, headers=headers)

@@ -213,6 +213,14 @@ class StoredFile(BaseModel):
     url: str = Field(description="A link that works for an hour without credentials, and serves ranges.")
 
 
+class WeightsLink(BaseModel):
+    """Where a student's weights are, for a while, and what they are."""
+
+    url: str
+    size: int
+    sha256: str
+
+
 class Checkpoint(BaseModel):
     """A complete checkpoint: training can go on from it."""
 

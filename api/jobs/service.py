@@ -3,13 +3,15 @@
 Each opens one short transaction, and none makes another network call inside it.
 """
 
-import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Literal
 
-from api.errors import WeightsNotReadyError
+from api.errors import WeightsLeftOutError, WeightsNotReadyError
+from api.idempotency import Carried, carried_before, carry_out_once, key_of
 from api.jobs import schemas
 from api.jobs.requests import Submission, changed_submission
 from api.jobs.validation import resolve_spec
@@ -19,8 +21,7 @@ from core.spec import DistillationSpec, UploadedCaptions
 from store import artifacts, caption_files, events, jobs, metrics
 from store.database import Session, server_now
 from store.errors import InvalidInputError, NotFoundError
-from store.idempotency import IdempotencyKey
-from store.ids import new_job_id
+from store.idempotency import IdempotencyKey, KeptAnswer
 from store.job_options import JobOptions
 from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
 from store.quotas import Quotas
@@ -28,13 +29,16 @@ from store.quotas import Quotas
 LINK_SECONDS = 3_600
 FARTHEST_START = timedelta(days=366)
 
-
-@dataclass(frozen=True)
-class Accepted:
-    """The answer to a submission, and whether an earlier request had made the job already."""
-
-    job: schemas.Job
-    is_replay: bool
+WeightsForm = Literal["archive", "unet", "single-file"]
+WEIGHTS_PATHS: Mapping[WeightsForm, str] = {
+    "unet": "student/unet/diffusion_pytorch_model.safetensors",
+    "single-file": "student/unet.fp16.safetensors",
+}
+WEIGHTS_SUFFIXES: Mapping[WeightsForm, str] = {
+    "archive": ".zip",
+    "unet": "-unet.safetensors",
+    "single-file": ".safetensors",
+}
 
 
 @dataclass(frozen=True)
@@ -46,28 +50,29 @@ class EventBatch:
     is_last: bool
 
 
-def submit_job(services: TenantServices, submission: Submission, idempotency_key: str | None) -> Accepted:
-    """Check a specification and write the job, or find the job that the same request made before."""
-    fingerprint = _fingerprint(submission.spec, submission.options)
-    idempotency = IdempotencyKey(idempotency_key, fingerprint) if idempotency_key else None
+def submit_job(services: TenantServices, submission: Submission, idempotency_key: str | None) -> Carried:
+    """Check a specification and write the job, or find the answer that the same request got before."""
+    key = key_of(idempotency_key, _text_of(submission.spec, submission.options))
+    return carried_before(services, key) or _write_job(services, submission, key)
+
+
+def _write_job(services: TenantServices, submission: Submission, key: IdempotencyKey | None) -> Carried:
     spec = resolve_spec(submission.spec, services.settings, services.remote_objects)
-    job_id = new_job_id(datetime.now(UTC))
-    held = services.in_flight.hold(services.caller.tenant_id, idempotency_key)
-    with held, services.transaction() as session:
-        now = server_now(session)
+
+    def write(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
         job = jobs.create_job(
             session,
             spec=spec,
             options=_timely(submission.options, now),
             queue=services.settings.worker_queue,
             now=now,
-            idempotency=idempotency,
-            job_id=job_id,
+            idempotency=key,
             quotas=Quotas.by_default(services.settings),
         )
-        if job.id == job_id:
-            _hold_captions(session, spec, services.caller.tenant_id)
-    return Accepted(job=schemas.Job.as_accepted(job), is_replay=job.id != job_id)
+        _hold_captions(session, spec, services.caller.tenant_id)
+        return _answer(schemas.Job.as_accepted(job), status_code=201), job.id
+
+    return carry_out_once(services, key, write)
 
 
 def _hold_captions(session: Session, spec: DistillationSpec, tenant_id: str) -> None:
@@ -81,10 +86,14 @@ def _hold_captions(session: Session, spec: DistillationSpec, tenant_id: str) -> 
             ) from error
 
 
-def _fingerprint(spec: DistillationSpec, options: JobOptions) -> str:
+def _answer(job: schemas.Job, *, status_code: int) -> KeptAnswer:
+    location = job.links["self"] if status_code == HTTPStatus.CREATED else None
+    return KeptAnswer(status_code, job.model_dump_json(), location)
+
+
+def _text_of(spec: DistillationSpec, options: JobOptions) -> str:
     """Tell requests apart; one without options as earlier releases did, whose records live on for a day."""
-    text = spec.model_dump_json() + ("" if options == JobOptions() else options.model_dump_json())
-    return hashlib.sha256(text.encode()).hexdigest()
+    return spec.model_dump_json() + ("" if options == JobOptions() else options.model_dump_json())
 
 
 def _timely(options: JobOptions, now: datetime) -> JobOptions:
@@ -102,12 +111,15 @@ def _timely(options: JobOptions, now: datetime) -> JobOptions:
 
 def clone_job(
     services: TenantServices, job_id: str, changes: Mapping[str, Any], idempotency_key: str | None
-) -> Accepted:
+) -> Carried:
     """Submit a job's specification and options again, with some fields changed."""
+    key = key_of(idempotency_key, "clone", job_id, json.dumps(changes, sort_keys=True))
+    if (before := carried_before(services, key)) is not None:
+        return before
     with services.transaction() as session:
         job = jobs.get_job(session, job_id)
     options = JobOptions(priority=job.priority, max_runtime_s=job.max_runtime_s)
-    return submit_job(services, changed_submission(job.spec, options, changes), idempotency_key)
+    return _write_job(services, changed_submission(job.spec, options, changes), key)
 
 
 def list_jobs(
@@ -149,11 +161,17 @@ def resume_job(services: TenantServices, job_id: str) -> schemas.Job:
         return schemas.Job.of(jobs.resume_job(session, job_id=job_id, now=server_now(session)))
 
 
-def retry_job(services: TenantServices, job_id: str, *, from_scratch: bool) -> schemas.Job:
+def retry_job(
+    services: TenantServices, job_id: str, *, from_scratch: bool, idempotency_key: str | None
+) -> Carried:
     """Queue a failed or cancelled job again."""
-    with services.transaction() as session:
-        now = server_now(session)
-        return schemas.Job.of(jobs.retry_job(session, job_id=job_id, from_scratch=from_scratch, now=now))
+
+    def retry(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
+        job = jobs.retry_job(session, job_id=job_id, from_scratch=from_scratch, now=now)
+        return _answer(schemas.Job.of(job), status_code=200), job.id
+
+    key = key_of(idempotency_key, "retry", job_id, str(from_scratch))
+    return carry_out_once(services, key, retry)
 
 
 def delete_job(services: TenantServices, job_id: str) -> None:
@@ -225,15 +243,34 @@ def list_checkpoints(services: TenantServices, job_id: str) -> list[schemas.Chec
     ]
 
 
-def link_to_weights(services: TenantServices, job_id: str) -> str:
-    """Make a link to the archive of the student of a job that has succeeded."""
+def link_to_weights(services: TenantServices, job_id: str, form: WeightsForm) -> schemas.WeightsLink:
+    """Make a link to the student of a job that has succeeded, in one of its forms."""
     with services.transaction() as session:
         job = jobs.get_job(session, job_id)
         if job.status not in TERMINAL_STATUSES:
             raise WeightsNotReadyError(f"The job is {job.status}; its weights come when it has succeeded.")
         archive = artifacts.get_student_archive(session, job.id)
-    name = f"{archive.job_id}-student.zip"
-    return services.objects.presigned_get(archive.key, filename=name, expires_seconds=LINK_SECONDS)
+        if form == "archive":
+            file: Artifact | None = archive
+        else:
+            path = WEIGHTS_PATHS[form]
+            file = artifacts.find_student_file(session, job.id, attempt=archive.attempt, path=path)
+    if file is None:
+        raise _left_out(job.spec, form)
+    name = f"{job.id}-student{WEIGHTS_SUFFIXES[form]}"
+    return schemas.WeightsLink(
+        url=services.objects.presigned_get(file.key, filename=name, expires_seconds=LINK_SECONDS),
+        size=file.size,
+        sha256=file.sha256,
+    )
+
+
+def _left_out(spec: Mapping[str, Any], form: WeightsForm) -> WeightsLeftOutError:
+    if form == "single-file" and not spec.get("export", {}).get("single_file", True):
+        why = "The job's specification left it out: export.single_file is false. Clone the job with it true."
+    else:
+        why = "The student's U-Net is not one file. GET /jobs/{id}/artifacts lists all its files."
+    return WeightsLeftOutError(why, field="format", allowed=["archive"])
 
 
 def _stored_file(services: TenantServices, row: Artifact) -> schemas.StoredFile:

@@ -1,18 +1,21 @@
 """A served API for each test: uvicorn on a free port of loopback, on this test's own servers."""
 
 import json
+import re
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from api.app import create_app
@@ -128,6 +131,26 @@ OWNER_KEY = new_key()
 OWNER = Caller(DEFAULT_TENANT_ID, "019ab2c4-0000-7c3a-9d52-0b6a4be1d9aa", frozenset({"write", "admin"}))
 
 
+def check_declared(app: FastAPI, response: httpx.Response) -> None:
+    """Fail the test whose request is answered in a way that the OpenAPI document does not declare."""
+    request = response.request
+    declared = {
+        template: operations[request.method.lower()]["responses"]
+        for template, operations in app.openapi()["paths"].items()
+        if request.method.lower() in operations
+        and re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), request.url.path)
+    }
+    if not declared:  # there is no such route
+        return
+    assert len(declared) == 1, f"{request.url.path} is one of {list(declared)}"
+    [(template, responses)] = declared.items()
+    status, media_type = str(response.status_code), response.headers.get("content-type", "").partition(";")[0]
+    name = f"{request.method} {template}"
+    assert status in responses, f"{name} answered {status}, and declares {sorted(responses)} only"
+    contents = responses[status].get("content", {})
+    assert not media_type or media_type in contents, f"{name} answered {status} as undeclared {media_type}"
+
+
 @contextmanager
 def serving(settings: Settings) -> Iterator[httpx.Client]:
     """Serve an application, and give a client of it with a key that the application checked a moment ago."""
@@ -138,7 +161,10 @@ def serving(settings: Settings) -> Iterator[httpx.Client]:
         assert server.answers.wait(20)
         server.app.state.services.keys.remember(OWNER_KEY, OWNER)
         headers = {"Authorization": f"Bearer {OWNER_KEY}"}
-        with httpx.Client(base_url=server.url, timeout=20, trust_env=False, headers=headers) as client:
+        hooks = {"response": [partial(check_declared, server.app)]}
+        with httpx.Client(
+            base_url=server.url, timeout=20, trust_env=False, headers=headers, event_hooks=hooks
+        ) as client:
             yield client
     finally:
         server.should_exit = True

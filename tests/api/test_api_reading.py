@@ -1,5 +1,7 @@
 """Lists, curves and files of jobs."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,33 @@ def test_pages_follow_each_other_while_jobs_are_added(http: httpx.Client, jobs: 
     assert listed == made[::-1]
     assert [page["has_more"] for page in (first, second, third)] == [True, True, False]
     assert third["next"] is None
+
+
+def test_every_job_is_listed_once_while_others_are_submitted_and_deleted(
+    http: httpx.Client, jobs: Any
+) -> None:
+    made = [jobs.submit() for _ in range(12)]
+    stop = threading.Event()
+
+    def submit_and_delete() -> None:
+        while not stop.is_set():
+            http.delete(f"/jobs/{jobs.submit()}")
+            jobs.submit()
+
+    with ThreadPoolExecutor(2) as threads:
+        writers = [threads.submit(submit_and_delete) for _ in range(2)]
+        for limit in (2, 5):
+            listed: list[str] = []
+            page: dict[str, Any] = {"next": None, "has_more": True}
+            while page["has_more"]:
+                cursor = {} if page["next"] is None else {"after": page["next"]}
+                page = http.get("/jobs", params={"limit": limit, **cursor}).json()
+                listed += [job["id"] for job in page["items"]]
+            assert listed == sorted(set(listed), reverse=True)
+            assert [job_id for job_id in listed if job_id in made] == made[::-1]
+        stop.set()
+        for writer in writers:
+            writer.result()
 
 
 def test_lists_are_filtered(http: httpx.Client, jobs: Any) -> None:

@@ -165,6 +165,34 @@ def test_a_silent_stream_pings_and_ends_after_its_time(api_settings: Settings, s
     assert text.count("event: ") == 1
 
 
+def test_streams_that_the_service_ends_after_their_time_join_without_gap_or_double(
+    api_settings: Settings, serve: Any, jobs: Any
+) -> None:
+    claim = jobs.claim(jobs.submit())
+    seen: list[int] = []
+    streams = 0
+
+    def work() -> bool:
+        for position in range(1, 40):
+            jobs.report(claim, [progress(1), progress(2)], position=position)
+        while streams < 3:  # the job outlives some connections
+            jobs.report(claim, [progress(3)], position=40 + streams)
+        jobs.succeed(claim)
+        return True
+
+    with serve(api_settings.model_copy(update={"stream_seconds": 0.1})) as http, in_background(work):
+        ended = False
+        while not ended:
+            headers = SSE | ({"Last-Event-ID": str(seen[-1])} if seen else {})
+            with http.stream("GET", f"/jobs/{claim.job_id}/events", headers=headers) as stream:
+                for event in events_of(stream.iter_lines()):
+                    seen.append(event["sequence"])
+                    ended = event["data"].get("status") == "succeeded"
+            streams += 1
+    assert streams >= 3
+    assert seen == list(range(1, len(seen) + 1))
+
+
 def test_many_watchers_hold_neither_connections_nor_threads(
     api_settings: Settings, serve: Any, jobs: Any, engine: Engine, eventually: Callable[..., Any]
 ) -> None:

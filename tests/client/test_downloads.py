@@ -9,7 +9,7 @@ import pytest
 
 from client import Condenser, DownloadError
 from client.downloads import download_student
-from client.errors import DirectoryTakenError
+from client.errors import DirectoryTakenError, NotFoundError
 from client.jobs import Job
 from store.objects import ObjectStore
 from store.settings import Settings
@@ -101,3 +101,25 @@ def test_content_that_is_not_as_announced_is_refused(job: Job, tmp_path: Path) -
 def test_a_job_without_a_student_says_so(condenser: Condenser, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="queued and has no student"):
         condenser.jobs.create(SPEC).download(tmp_path / "student")
+
+
+def test_weights_come_as_one_file(job: Job, archive: Path, tmp_path: Path) -> None:
+    target = tmp_path / "to" / "student.zip"
+    assert job.download_weights(target, "archive") == target
+    assert target.read_bytes() == archive.read_bytes()
+    target.write_bytes(b"an earlier one")
+    job.download_weights(target, "archive")
+    assert target.read_bytes() == archive.read_bytes()
+    assert files_of(tmp_path / "to") == ["student.zip"]
+
+
+def test_a_form_that_the_export_left_out_is_named(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="not one file"):
+        job.download_weights(tmp_path / "unet.safetensors", "unet")
+    assert not (tmp_path / "unet.safetensors").exists()
+
+
+def test_a_folder_is_not_replaced_by_a_file(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DirectoryTakenError):
+        job.download_weights(tmp_path / "mine", "archive")

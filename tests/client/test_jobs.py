@@ -14,6 +14,7 @@ from client import (
     NotFoundError,
     WaitTimeoutError,
 )
+from client.jobs import Job
 from client.transport import Transport
 from core.spec import DistillationSpec, InlineCaptions
 from store.endings import Ending, ending_of
@@ -171,6 +172,17 @@ def test_a_lost_answer_to_a_submission_makes_one_job(api_url: str, api_key: str)
         job = condenser.jobs.create(SPEC)
         assert [known.id for known in condenser.jobs.list()] == [job.id]
     assert relay.connections == 2
+
+
+def test_a_lost_answer_to_a_retry_is_given_again(condenser: Condenser, api_url: str, api_key: str) -> None:
+    cancelled = condenser.jobs.create(SPEC).cancel()
+    with relay_to(api_url) as relay:
+        transport = Transport(relay.url, api_key)
+        relay.lose_answers = 1
+        job = Job(transport, cancelled.state).retry()
+        transport.close()
+    assert relay.connections == 2
+    assert (job.status, len(job.state.transitions)) == ("queued", 3)
 
 
 def test_requests_are_repeated_while_the_service_is_away(api_url: str, api_key: str) -> None:

@@ -1,0 +1,1 @@
+"""The endpoints that users want to be told at, and what was sent to them."""
