@@ -25,7 +25,7 @@ from store.objects import ObjectStore
 
 LONGEST_UNDONE = 4
 """A fault is undone after at most so many others."""
-SETTLE_SECONDS = 300
+SETTLE_SECONDS = 900
 CAPTIONS = {"kind": "inline", "texts": ["a cat", "a dog"]}
 
 
