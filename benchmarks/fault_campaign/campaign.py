@@ -1,7 +1,8 @@
 """The campaign: jobs are submitted while faults fall, all chosen by one seed.
 
-The seed decides what is tried, in which order, on whom and after which pauses. How that meets the work of the
-processes is up to the machine, and what finds nobody is not counted: two runs of a seed are alike, not the same.
+The seed decides what is tried, in which order, on whom and after which pauses. How that meets the work of
+the processes is up to the machine, and what finds nobody is not counted: two runs of a seed are alike, not
+the same.
 """
 
 import time
