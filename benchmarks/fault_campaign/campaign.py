@@ -1,7 +1,8 @@
 """The campaign: jobs are submitted while faults fall, all chosen by one seed.
 
-The seed decides which faults come, in which order, to whom and after which pauses. How they meet the work of
-the processes is up to the machine, so a failure comes again often, not always.
+The seed decides what is tried, in which order, on whom and after which pauses. How that meets the work of
+the processes is up to the machine, and what finds nobody is not counted: two runs of a seed are alike, not
+the same.
 """
 
 import time
@@ -25,7 +26,7 @@ from store.objects import ObjectStore
 
 LONGEST_UNDONE = 4
 """A fault is undone after at most so many others."""
-SETTLE_SECONDS = 300
+SETTLE_SECONDS = 900
 CAPTIONS = {"kind": "inline", "texts": ["a cat", "a dog"]}
 
 
