@@ -22,7 +22,7 @@ from store.jobs import claim_job, create_job, finish_succeeded
 from store.leases import NewArtifact, add_artifacts, record_events
 from store.settings import Settings
 
-BODIES: dict[tuple[str, str], Any] = {}
+BODIES: dict[tuple[str, str], Any] = {("PATCH", "/webhooks/{webhook_id}"): {"description": "changed"}}
 """What a route must be sent to get as far as looking for the id."""
 
 
@@ -33,6 +33,7 @@ class Resident:
     tenant_id: str
     engine: Engine
     http: httpx.Client
+    webhook_id: str = ""
 
     def make_job_id(self) -> str:
         """A job that has succeeded and left events, curves and files."""
@@ -61,6 +62,17 @@ class Resident:
         """A caption file; each is another one, so that none is shared."""
         content = f"{secrets.token_hex()}\n".encode()
         return str(self.http.post("/captions", params={"name": "a.txt"}, content=content).json()["id"])
+
+    def make_webhook_id(self) -> str:
+        body = {"url": "https://example.org/hook", "events": []}
+        self.webhook_id = str(self.http.post("/webhooks", json=body).json()["id"])
+        return self.webhook_id
+
+    def make_delivery_id(self) -> str:
+        """A message to the webhook made last."""
+        self.make_job_id()
+        deliveries = self.http.get(f"/webhooks/{self.webhook_id}/deliveries").json()["items"]
+        return str(deliveries[0]["id"])
 
     def value_of(self, parameter: str) -> str:
         maker = getattr(self, f"make_{parameter}", None)
@@ -152,6 +164,7 @@ def everything(engine: Engine) -> list[Any]:
                 "SELECT id, revoked_at FROM api_keys ORDER BY id",
                 "SELECT job_id FROM deleted_jobs ORDER BY job_id",
                 "SELECT id FROM caption_files ORDER BY id",
+                "SELECT id, description, secret FROM webhooks ORDER BY id",
                 "SELECT tenant_id, key FROM idempotency_records ORDER BY key",
             )
         ]
