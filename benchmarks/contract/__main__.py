@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks import admission
 from benchmarks.contract.cases import run_cases
 from benchmarks.contract.seed import seed
 from embedded.ports import LOOPBACK, PortBook
@@ -33,7 +34,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), environ={}, durable=False) as stack:
         # Nothing may call out: the messages of the seeded webhooks stay where they are.
-        environment = os.environ | stack.environment() | {"WEBHOOK_SENDERS": "0"}
+        environment = os.environ | stack.environment() | admission.VARIABLES | {"WEBHOOK_SENDERS": "0"}
         alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
         subprocess.run(alembic, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
         port = PortBook(Path(folder) / "api-port.json").take(["api"])["api"]
@@ -58,7 +59,8 @@ def report_on(base_url: str, environment: dict[str, str], cases: int, seed_numbe
     engine.dispose()
     operations = sum(len(path) for path in document["paths"].values())
     cases_of_each = -(-cases // operations)
-    report = run_cases(document, base_url, seeded, cases_of_each=cases_of_each, seed=seed_number)
+    api_key = admission.make_api_key(environment)
+    report = run_cases(document, base_url, api_key, seeded, cases_of_each=cases_of_each, seed=seed_number)
     print("\n".join(report.lines()))
     return 1 if report.failures else 0
 

@@ -54,7 +54,13 @@ class Report:
 
 
 def run_cases(
-    document: dict[str, Any], base_url: str, seeded: Seeded, *, cases_of_each: int, seed: int
+    document: dict[str, Any],
+    base_url: str,
+    api_key: str,
+    seeded: Seeded,
+    *,
+    cases_of_each: int,
+    seed: int,
 ) -> Report:
     """Send generated requests to each operation.
 
@@ -64,6 +70,8 @@ def run_cases(
         The OpenAPI document.
     base_url
         Where the service is.
+    api_key
+        One that may do everything.
     seeded
         Ids that exist.
     cases_of_each
@@ -77,6 +85,7 @@ def run_cases(
     chance = random.Random(seed)
     with requests.Session() as session:
         session.trust_env = False
+        session.headers["Authorization"] = f"Bearer {api_key}"
         operations = [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
         # What is to be found must not have been deleted before.
         for operation in sorted(operations, key=lambda operation: operation.method.upper() == "DELETE"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from benchmarks import admission
 from embedded.ports import PortBook
 from store.settings import Settings
 from tests.faults.servers import REPOSITORY, OwnServers
@@ -57,11 +58,17 @@ class Service:
             "CANCEL_GRACE_SECONDS": "5",
             "MAX_ATTEMPTS": str(MAX_ATTEMPTS),
             "DATA_DIR": str(folder / "api"),
+            **admission.VARIABLES,
             **self.servers.environment(),
         }
         self.settings = Settings.model_validate({k.lower(): v for k, v in self.environment.items()})
         port = PortBook(folder / "ports.json").take(["api"])["api"]
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"Authorization": f"Bearer {admission.make_api_key(self.environment)}"},
+            timeout=20,
+            trust_env=False,
+        )
         self._port = port
         self.api: subprocess.Popen[bytes] | None = None
         self.workers: dict[int, subprocess.Popen[bytes]] = {}

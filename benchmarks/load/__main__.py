@@ -102,7 +102,7 @@ def _under_load(service: Service, plan: Plan, mover: psutil.Process) -> tuple[di
         "mover": mover,
     }
     with Sampling(watched) as sampling:
-        seen: Observations = uvloop.run(put_under_load(service.url, plan))
+        seen: Observations = uvloop.run(put_under_load(service.url, plan, service.api_key))
     lost = await_jobs(service, seen.job_ids)
     found = summary(seen) | {"lost": lost, **sampling.found()}
     _tell(_line(found))

@@ -16,6 +16,7 @@ from time import monotonic, sleep
 import httpx
 import psutil
 
+from benchmarks import admission
 from embedded.ports import LOOPBACK, PortBook
 from embedded.stack import running
 
@@ -30,6 +31,8 @@ class Service:
 
     Attributes
     ----------
+    api_key
+        Lets requests in.
     environment
         Settings of a process that shall work with it.
     api
@@ -37,6 +40,7 @@ class Service:
     """
 
     url: str
+    api_key: str
     environment: dict[str, str]
     api: psutil.Process
     postgres: psutil.Process
@@ -46,7 +50,7 @@ class Service:
 def serving(data_dir: Path) -> Iterator[Service]:
     """Run servers and API in a data folder for the length of a ``with`` block."""
     with running(data_dir, environ={}) as stack:
-        environment = {**_base_environment(), **stack.environment()}
+        environment = {**_base_environment(), **admission.VARIABLES, **stack.environment()}
         migrate = [sys.executable, "-m", "alembic", "-c", str(REPOSITORY / "alembic.ini"), "upgrade", "head"]
         subprocess.run(migrate, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
         port = PortBook(data_dir / "ports.json").take(["api"])["api"]
@@ -57,7 +61,8 @@ def serving(data_dir: Path) -> Iterator[Service]:
         assert postgres is not None
         with started(command, environment, data_dir / "api.log") as api:
             _await_ready(url, api)
-            yield Service(url, environment, psutil.Process(api.pid), postgres)
+            api_key = admission.make_api_key(environment)
+            yield Service(url, api_key, environment, psutil.Process(api.pid), postgres)
 
 
 @contextmanager

@@ -15,13 +15,13 @@ CASES_OF_EACH = 4
 
 
 def test_generated_requests_find_no_answer_that_is_not_described(
-    api_settings: Settings, engine: Engine, serve: Any
+    api_settings: Settings, engine: Engine, serve: Any, api_key: str
 ) -> None:
     seeded = seed(engine, api_settings, TEACHER, jobs_of_each=2)
     # Nothing may call out to what the generated webhooks name.
     with serve(api_settings.model_copy(update={"webhook_senders": 0})) as http:
         document = http.get("/openapi.json").json()
-        report = run_cases(document, str(http.base_url), seeded, cases_of_each=CASES_OF_EACH, seed=4)
+        report = run_cases(document, str(http.base_url), api_key, seeded, cases_of_each=CASES_OF_EACH, seed=4)
     summary = "\n".join(report.lines())
     operations = {
         f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods

@@ -66,7 +66,7 @@ def small_load(tmp_path: Path) -> Callable[[int], Any]:
         with serving(tmp_path / "data") as service:
             command = [sys.executable, "-m", "benchmarks.load.mover"]
             with started(command, service.environment, tmp_path / "mover.log"):
-                seen = asyncio.run(put_under_load(service.url, plan))
+                seen = asyncio.run(put_under_load(service.url, plan, service.api_key))
                 lost = await_jobs(service, seen.job_ids)
             url = service.environment["DATABASE_URL"]
             with psycopg.connect(url, autocommit=True) as connection:

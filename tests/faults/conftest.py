@@ -14,6 +14,7 @@ import httpx
 import pytest
 import redis
 
+from benchmarks import admission
 from store.reconciler import run_reconciler
 from tests.api.conftest import teachers_dir as teachers_dir
 from tests.faults.servers import REPOSITORY, OwnServers
@@ -51,6 +52,7 @@ def own_environment(servers: OwnServers, tmp_path: Path) -> Iterator[dict[str, s
     """As `service_environment`, on the servers that the test may stop, and with short leases."""
     database = f"test_{uuid.uuid4().hex}"
     environment = servers.environment() | {
+        **admission.VARIABLES,
         "DATABASE_URL": servers.create_database(database, template="condenser"),
         "DATA_DIR": str(tmp_path / "data"),
         "LEASE_SECONDS": str(LEASE_SECONDS),
@@ -80,9 +82,10 @@ def reconciler(workplace: Any) -> Iterator[threading.Thread]:
 class Api:
     """An API process and a client of it."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", url: str) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", url: str, api_key: str) -> None:
         self.process = process
-        self.client = httpx.Client(base_url=url, timeout=20, trust_env=False)
+        headers = {"Authorization": f"Bearer {api_key}"}
+        self.client = httpx.Client(base_url=url, headers=headers, timeout=20, trust_env=False)
 
     def answers(self) -> bool:
         assert self.process.poll() is None
@@ -122,7 +125,8 @@ def start_api(
             process = subprocess.Popen(
                 [*command, "--port", str(port)], cwd=tmp_path, env=environment, stdout=log, stderr=log
             )
-        started.append(Api(process, f"http://127.0.0.1:{port}"))
+        api_key = admission.make_api_key(service_environment)
+        started.append(Api(process, f"http://127.0.0.1:{port}", api_key))
         eventually(started[-1].answers, timeout_seconds=60)
         return started[-1]
 
