@@ -63,10 +63,10 @@ def test_a_file_that_changes_meanwhile_is_not_taken(condenser: Condenser, file: 
     assert condenser.captions.list() == []
 
 
-def test_an_upload_whose_connection_breaks_is_sent_again(api_url: str, file: Path) -> None:
+def test_an_upload_whose_connection_breaks_is_sent_again(api_url: str, api_key: str, file: Path) -> None:
     from tests.client.network import relay_to
 
-    with relay_to(api_url) as relay, Condenser(relay.url) as condenser:
+    with relay_to(api_url) as relay, Condenser(relay.url, api_key) as condenser:
         relay.cut_after = 100
         stored = condenser.captions.upload(file)
         assert stored.size == len(LINES)

@@ -142,4 +142,4 @@ def test_only_missing_servers_are_started(data_dir: Path) -> None:
     named = {"DATABASE_URL": "postgresql://elsewhere/db", "S3_ENDPOINT_URL": "https://s3.elsewhere"}
     with running(data_dir, environ=named, durable=False) as stack:
         assert [record.name for record in stack.processes] == ["valkey"]
-        assert set(stack.environment()) == {"DATA_DIR", "REDIS_URL"}
+        assert set(stack.environment()) == {"DATA_DIR", "REDIS_URL", "WEBHOOK_SECRET_KEYS"}
