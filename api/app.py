@@ -15,9 +15,12 @@ from starlette.exceptions import HTTPException
 
 from api import health, problems
 from api.body_limit import BodyLimitMiddleware
+from api.comparisons import endpoints as comparisons
+from api.estimates import endpoints as estimates
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
 from api.openapi import describe, operation_id
+from api.pages import routes as pages
 from api.request_context import RequestContextMiddleware
 from api.services import Services
 from api.shutdown import closing_on_signal
@@ -36,6 +39,8 @@ allowed values. Lists come in pages: pass `next` as `after` while `has_more` is 
 """
 TAGS = [
     {"name": "jobs", "description": "Submit jobs, watch them, and fetch what they leave."},
+    {"name": "estimates", "description": "What a job would take."},
+    {"name": "comparisons", "description": "The students of one teacher, side by side."},
     {"name": "teachers", "description": "The models that can be distilled."},
     {"name": "health", "description": "For load balancers and operators."},
 ]
@@ -54,8 +59,9 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    for router in (jobs.router, teachers.router, health.router):
+    for router in (jobs.router, estimates.router, comparisons.router, teachers.router, health.router):
         app.include_router(router)
+    app.include_router(pages.router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)
     app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
     app.add_exception_handler(HTTPException, problems.handle_http_exception)

@@ -29,3 +29,10 @@ class RequestInProgressError(ConflictError):
 
     code = "request_in_progress"
     title = "The first request with this key is in progress"
+
+
+class ForeignFormError(CondenserError):
+    """A form that none of our own pages is known to have sent."""
+
+    code = "cross_site_request"
+    title = "Cross-site requests are refused"

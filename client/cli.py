@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from client.address import DEFAULT_DATA_DIR, Address
-from client.commands import demo, download, jobs, moves, stack, submit, teachers, verify, watch
+from client.commands import compare, demo, download, jobs, moves, stack, submit, teachers, verify, watch
 from client.errors import ClientError
 from client.output import tell
 
@@ -32,7 +32,7 @@ def _general_options(
     context.obj = Address(url, data_dir)
 
 
-for module in (submit, watch, jobs, moves, download, verify, teachers, stack, demo):
+for module in (submit, watch, jobs, moves, download, compare, verify, teachers, stack, demo):
     module.add_to(_commands)
 
 

@@ -39,6 +39,7 @@ from core.students import (
     fitting_presets,
     student_name,
 )
+from core.unet_layout import UNetLayout, unet_layout
 
 __all__ = [
     "MAX_CAPTION_CHARACTERS",
@@ -67,6 +68,7 @@ __all__ = [
     "StudentPreset",
     "TeacherInfo",
     "TrainingSpec",
+    "UNetLayout",
     "UnknownTeacherError",
     "WidthStudent",
     "choose_student",
@@ -75,6 +77,7 @@ __all__ = [
     "fitting_presets",
     "list_teachers",
     "student_name",
+    "unet_layout",
 ]
 
 
