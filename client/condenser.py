@@ -1,9 +1,9 @@
 """The entrance to the client: one service, its jobs and its teachers."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from collections.abc import Mapping
 from client.jobs import PAGE, Jobs, submission_body
 from client.models import ComparedStudent, Comparison, Estimate, Page, Teacher
 from client.transport import Transport

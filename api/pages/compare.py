@@ -54,7 +54,9 @@ def show_comparison(
     students = service.compare_students(services, teacher, limit=SHOWN).students if teacher else []
     splits = [name for name in SPLITS if any(name in each.student.scores for each in students)]
     split = split if split in splits else next(iter(splits), "drawn")
-    measured = [name for name in SCORES if any(name in each.student.scores.get(split, {}) for each in students)]
+    measured = [
+        name for name in SCORES if any(name in each.student.scores.get(split, {}) for each in students)
+    ]
     score = score if score in measured else next(iter(measured), "frechet_distance")
     return render(
         "compare.html",

@@ -129,9 +129,7 @@ def read_picture(
 
 
 @router.get("/jobs/{job_id}/log")
-def read_log(
-    services: ServicesDependency, viewer: ViewerDependency, job_id: JobId, attempt: int
-) -> Response:
+def read_log(services: ServicesDependency, viewer: ViewerDependency, job_id: JobId, attempt: int) -> Response:
     """Give the end of what the trainer of an attempt printed."""
     row = _find_file(services, job_id, attempt, "trainer.log", kinds=["log"])
     text = services.objects.read_object(row.key, last_bytes=SHOWN_LOG_BYTES).decode("utf-8", "replace")

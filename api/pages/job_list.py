@@ -64,9 +64,7 @@ FiltersDependency = Annotated[Filters, Depends()]
 
 
 @router.get("/")
-def show_jobs(
-    services: ServicesDependency, viewer: ViewerDependency, filters: FiltersDependency
-) -> Response:
+def show_jobs(services: ServicesDependency, viewer: ViewerDependency, filters: FiltersDependency) -> Response:
     """Show the list."""
     teachers = known_teachers(services.settings.teachers_dirs)
     context = _list(services, filters) | {

@@ -50,7 +50,9 @@ def show_form(
     if student:
         fields["student"] = student
     # What a preset leaves open is shown as the service would resolve it.
-    filled = Submission.model_validate({**fields, "teacher": teacher or BUNDLED_TEACHER}).model_dump(mode="json")
+    filled = Submission.model_validate({**fields, "teacher": teacher or BUNDLED_TEACHER}).model_dump(
+        mode="json"
+    )
     return _render(services, viewer, spec_form.write_form(filled), preset=preset)
 
 

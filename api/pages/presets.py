@@ -76,8 +76,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "paper": Preset(
         "As published",
-        "The published training of Stable Diffusion 1.4: 50,000 steps of 256 samples, both losses at weight 1, "
-        "the plain sum of the features. For an accelerator.",
+        "The published training of Stable Diffusion 1.4: 50,000 steps of 256 samples, both losses at "
+        "weight 1, the plain sum of the features. For an accelerator.",
         {
             "student": "b-base",
             "method": {"features": {"weight": 1.0, "normalisation": "none"}},

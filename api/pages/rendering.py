@@ -70,7 +70,9 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                detail = "; ".join(f"{each.field}: {each.message}" for each in explain_validation_error(error))
+                detail = "; ".join(
+                    f"{each.field}: {each.message}" for each in explain_validation_error(error)
+                )
                 return render_error(request, status=422, title="This address is not valid", detail=detail)
             except CondenserError as error:
                 status = status_of_error(error)
@@ -82,4 +84,3 @@ class PageRoute(APIRoute):
                 return render_error(request, status=status, title=error.title, detail=detail)
 
         return handle_or_explain
-

@@ -11,6 +11,8 @@ WIDTH, HEIGHT = 420, 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 46
 MARGIN = 0.08  # of the range, around the outermost points
 TICKS = 4
+CHARACTER, NAME_HEIGHT, NAME_GAP = 7.5, 14, 10
+NAME_PLACES = (-6, 14, -22, 30, -38)  # above the point, below it, and farther away
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Placed:
-    """A point with its place in the picture."""
+    """A point with its place in the picture, and that of its name beside it."""
 
     point: Point
     x: float
     y: float
+    name_x: float
+    name_y: float
+    name_ends: bool
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,30 @@ class Scatter:
             title,
             x_label,
             y_label,
-            # The reference lies under the students, whose names matter more.
-            [
-                Placed(point, across(point.x), down(point.y))
-                for point in sorted(points, key=lambda each: not each.is_reference)
-            ],
+            _place([(point, across(point.x), down(point.y)) for point in points]),
             [Tick(across(value), figure(value)) for value in _ticks(x_low, x_high)],
             [Tick(down(value), figure(value)) for value in _ticks(y_low, y_high)],
         )
+
+
+def _place(points: Sequence[tuple[Point, float, float]]) -> list[Placed]:
+    """Write each name where it meets no other name, if there is such a place beside its point."""
+    placed: list[Placed] = []
+    taken: list[tuple[float, float, float]] = []
+    for point, x, y in points:
+        ends = x > WIDTH * 0.7
+        length = CHARACTER * len(point.name)
+        left = x - NAME_GAP - length if ends else x + NAME_GAP
+        free = [dy for dy in NAME_PLACES if not any(_meet(left, y + dy, length, other) for other in taken)]
+        name_y = y + (free[0] if free else NAME_PLACES[0])
+        taken.append((left, name_y, length))
+        placed.append(Placed(point, x, y, x - NAME_GAP if ends else x + NAME_GAP, name_y, ends))
+    return placed
+
+
+def _meet(left: float, y: float, length: float, other: tuple[float, float, float]) -> bool:
+    other_left, other_y, other_length = other
+    return abs(y - other_y) < NAME_HEIGHT and left < other_left + other_length and other_left < left + length
 
 
 def _widened(values: Sequence[float]) -> tuple[float, float]:

@@ -51,9 +51,8 @@ def _differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[s
         default = defaults.get(name)
         if value == default and name in defaults:
             continue
-        is_group = isinstance(value, dict) and isinstance(default, dict)
         # What comes in several kinds is one value: half of it would be another kind.
-        if is_group and value.keys() == default.keys() and DISCRIMINATOR not in value:
-            value = _differing(value, default)
+        if isinstance(value, dict) and isinstance(default, dict) and DISCRIMINATOR not in value:
+            value = _differing(value, default) if value.keys() == default.keys() else value
         differing[name] = value
     return differing

@@ -29,6 +29,10 @@ ESSENTIAL = (
     "seed",
 )
 KIND_LABELS = {
+    "count": "How many",
+    "training.steps": "Training steps",
+    "ema_decay": "Decay of the weights' average",
+    "warmup_steps": "Warm-up steps",
     NONE: "None",
     PLAIN: "A preset",
     "WidthStudent": "A width",
@@ -44,6 +48,10 @@ KIND_LABELS = {
     "FewStepSpec": "Teach it to draw in few steps",
 }
 LABELS = {
+    "count": "How many",
+    "training.steps": "Training steps",
+    "ema_decay": "Decay of the weights' average",
+    "warmup_steps": "Warm-up steps",
     "drawn": "Captions that the teacher draws",
     "few_step": "Few-step transfer",
     "max_params": "Most parameters",
@@ -295,7 +303,7 @@ def write_form(document: Mapping[str, Any]) -> Form:
 def _node(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Node:
     resolved, key = _resolve(schema, definitions)
     kinds = resolved.get("anyOf") or resolved.get("oneOf")
-    label, words = _label(_last(name)), _first_sentence(resolved.get("description", ""))
+    label, words = _label(name), _first_sentence(resolved.get("description", ""))
     if kinds:
         present = [kind for kind in kinds if kind.get("type") != "null"]
         optional = len(present) < len(kinds)
@@ -324,7 +332,7 @@ def _choice(
         nodes[key] = (
             _group(f"{name}{KIND_MARK}{key}", key, resolved, definitions)
             if resolved.get("type") == "object"
-            else _simple(f"{name}{KIND_MARK}{key}", _label(_last(name)), "", resolved, optional=False)
+            else _simple(f"{name}{KIND_MARK}{key}", _label(key), "", resolved, optional=False)
         )
     return Choice(name, label, words, nodes)
 
@@ -335,8 +343,9 @@ def _group(name: str, key: str, schema: Mapping[str, Any], definitions: Mapping[
         _node(f"{name}.{field}" if name else field, field_schema, definitions)
         for field, field_schema in fields.items()
     ]
+    children.sort(key=lambda child: isinstance(child, Lines))  # what takes much room comes last
     defaults = {field: field_schema.get("default") for field, field_schema in fields.items()}
-    label = KIND_LABELS.get(key) or _label(_last(name))
+    label = KIND_LABELS.get(key) or _label(name)
     return Group(name, label, _first_sentence(schema.get("description", "")), key, children, defaults)
 
 
@@ -376,7 +385,8 @@ def _last(name: str) -> str:
 
 
 def _label(name: str) -> str:
-    return LABELS.get(name) or name.replace("_", " ").capitalize()
+    last = _last(name)
+    return LABELS.get(name) or LABELS.get(last) or last.replace("_", " ").capitalize()
 
 
 def _first_sentence(text: str) -> str:
