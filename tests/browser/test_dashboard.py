@@ -1,4 +1,4 @@
-"""Jobs without a trainer on the pages: moves by keyboard, long lists, live rows, a restart, errors, weight."""
+"""The pages of jobs that nobody trains: moves by keyboard, long lists, live rows, a restart, errors."""
 
 import statistics
 from collections.abc import Callable
