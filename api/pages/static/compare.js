@@ -11,7 +11,8 @@
   }
 
   async function fill(row, prompts) {
-    const image = await Grids.load(row.dataset.url);
+    const image = await Grids.load(row.dataset.url).catch(() => null);
+    if (!image) return;
     for (let column = 0; column < Grids.columns(image, layout); column += 1) {
       const canvas = Grids.picture(prompts[column] ?? `picture ${column + 1}`);
       Grids.cut(image, layout, column, row.dataset.row, canvas);

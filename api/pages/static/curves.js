@@ -6,6 +6,7 @@ class Curves {
     this.section = section;
     this.jobId = jobId;
     this.values = new Map(); // of each curve: its value by step
+    this.last = -1; // the last step that was read
     this.plots = [];
     this.reading = Promise.resolve();
     for (const knob of section.querySelectorAll("input")) {
@@ -17,21 +18,25 @@ class Curves {
 
   // Reads what is there; after a new attempt has begun anew, all of it.
   read({ anew = false } = {}) {
+    // Where the service is away, the next event has the same points asked for.
     this.reading = this.reading.then(() => this.fetchPoints(anew)).catch(() => {});
     return this.reading;
   }
 
   async fetchPoints(anew) {
-    if (anew) this.values.clear();
+    if (anew) {
+      this.values.clear();
+      this.last = -1;
+    }
     let more = true;
     while (more) {
-      const last = Math.max(-1, ...[...this.values.values()].map((curve) => Math.max(...curve.keys())));
-      const answer = await fetch(`/jobs/${this.jobId}/metrics?after_step=${last}`);
+      const answer = await fetch(`/jobs/${this.jobId}/metrics?after_step=${this.last}`);
       if (!answer.ok) return;
       const curves = (await answer.json()).items;
       for (const { name, points } of curves) {
         if (!this.values.has(name)) this.values.set(name, new Map());
         for (const { step, value } of points) this.values.get(name).set(step, value);
+        this.last = Math.max(this.last, points.at(-1)?.step ?? -1);
       }
       more = curves.some((curve) => curve.has_more);
     }

@@ -10,6 +10,7 @@ const Grids = (() => {
       const image = new Image();
       image.src = url;
       images.set(url, image.decode().then(() => image));
+      images.get(url).catch(() => images.delete(url)); // to be asked for again
     }
     return images.get(url);
   }

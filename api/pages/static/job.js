@@ -98,8 +98,12 @@
       const key = `${item.url} ${this.prompt}`;
       if (this.shown === key) return;
       this.shown = key;
-      const image = await Grids.load(item.url);
-      if (this.shown === key) this.paint(image, JSON.parse(item.prompts));
+      try {
+        const image = await Grids.load(item.url);
+        if (this.shown === key) this.paint(image, JSON.parse(item.prompts));
+      } catch {
+        this.shown = null; // the service is away: the next refresh asks again
+      }
     },
 
     paint(image, prompts) {
