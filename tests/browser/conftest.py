@@ -19,6 +19,7 @@ from tests.browser.site import Figures, Jobs, Site
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = {1440: 900, 360: 740}
+LOOKS = ((1440, "light"), (360, "dark"), (1440, "dark"), (360, "light"))
 AXE = Path(__file__).with_name("vendored") / "axe.min.js"
 # What a browser and htmx say of a service that is away, and of an answer that refuses.
 EXPECTED = ("net::ERR_", "the server responded with a status", "htmx:sendError", "htmx:afterRequest")
@@ -146,12 +147,12 @@ def work(service_environment: dict[str, str], tmp_path: Path) -> Callable[[], An
 def look(visitor: Visitor, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Looks at a page in light and dark, wide and narrow: axe finds nothing serious, nothing overflows.
 
-    With ``--screenshots FOLDER`` it keeps the pictures.
+    With ``--screenshots FOLDER`` it looks at all four of them and keeps the pictures.
     """
     folder: Path | None = request.config.getoption("--screenshots")
 
     def look_at(name: str, path: str, ready: str) -> None:
-        for width, scheme in ((1440, "light"), (1440, "dark"), (360, "light"), (360, "dark")):
+        for width, scheme in LOOKS if folder else LOOKS[:2]:
             page = visitor.open(path, scheme=scheme, width=width)
             page.locator(ready).first.wait_for()
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} overflows"

@@ -127,6 +127,10 @@ class Figures:
     def __init__(self, folder: Path | None) -> None:
         self._path = None if folder is None else folder / "figures.json"
 
+    @property
+    def are_kept(self) -> bool:
+        return self._path is not None
+
     def keep(self, name: str, value: Any) -> None:
         if self._path is None:
             return
