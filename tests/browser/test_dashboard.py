@@ -43,7 +43,7 @@ def test_a_job_is_cancelled_and_tried_again_by_keyboard_alone(visitor: Any, jobs
 def test_a_running_job_is_paused_and_resumed_and_a_paused_one_deleted(visitor: Any, jobs: Any) -> None:
     running, waiting = jobs.submit(2)
     jobs.claim(running)
-    page = visitor.open(f"/ui/jobs/{running}")
+    page = visitor.open(f"/ui/jobs/{running}", width=360)
     page.get_by_role("button", name="Pause").click()
     expect(status_of(page)).to_have_text("pausing")
     page.get_by_role("button", name="Resume").click()
@@ -52,6 +52,7 @@ def test_a_running_job_is_paused_and_resumed_and_a_paused_one_deleted(visitor: A
     page.get_by_role("button", name="Pause").click()
     expect(status_of(page)).to_have_text("paused")
     page.locator("#confirm-delete summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_role("button", name="Delete for good").click()
     expect(page.locator("table.jobs tbody tr")).to_have_count(1)
     page.goto(f"/ui/jobs/{waiting}")
