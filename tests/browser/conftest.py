@@ -21,8 +21,15 @@ COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 WIDTHS = {1440: 900, 360: 740}
 LOOKS = ((1440, "light"), (360, "dark"), (1440, "dark"), (360, "light"))
 AXE = Path(__file__).with_name("vendored") / "axe.min.js"
-# What a browser and htmx say of a service that is away, and of an answer that refuses.
-EXPECTED = ("net::ERR_", "the server responded with a status", "htmx:sendError", "htmx:afterRequest")
+# What a browser and htmx say of a service that is away, of an answer that refuses, and of a request that is
+# given up for a newer one.
+EXPECTED = (
+    "net::ERR_",
+    "the server responded with a status",
+    "htmx:sendError",
+    "htmx:sendAbort",
+    "htmx:afterRequest",
+)
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,17 @@ class Jobs:
                 now=server_now(session),
             )
 
+    def succeed(self, claim: jobs.Claim, result: dict[str, Any]) -> None:
+        """End a job well."""
+        with transaction(self.engine) as session:
+            jobs.finish_succeeded(
+                session,
+                job_id=claim.job_id,
+                lease_token=claim.lease_token,
+                result=result,
+                now=server_now(session),
+            )
+
     def status(self, job_id: str) -> str:
         with transaction(self.engine) as session:
             return jobs.get_job(session, job_id).status

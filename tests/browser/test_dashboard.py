@@ -179,6 +179,45 @@ def test_a_job_that_waits_and_one_that_failed_are_fit_for_everybody(
     look("failed", f"/ui/jobs/{failed}", "h1")
 
 
+def test_students_are_compared_by_the_score_that_is_chosen(
+    visitor: Any, jobs: Any, look: Callable[..., None]
+) -> None:
+    for parameters, distance in ((7_500_000, 0.5), (3_300_000, 1.25)):
+        (job_id,) = jobs.submit(student="b-small" if distance < 1 else "c-micro")
+        jobs.succeed(jobs.claim(job_id), result_of(parameters, distance))
+    look("figures", "/ui/compare", "svg.scatter")
+    page = visitor.open("/ui/compare?teacher=emoji-64")
+    points = page.locator("svg.scatter").first.get_by_role("link")
+    expect(points).to_have_count(3)
+    expect(points.filter(has_text="c-micro: Parameters (M) 3.3, Fréchet distance 1.25")).to_have_count(1)
+    page.get_by_label("Quality").select_option("clip_score")
+    page.wait_for_url("**score=clip_score**")
+    expect(page.get_by_text("CLIP score: higher is better")).to_be_visible()
+    page.locator("svg.scatter").first.get_by_role("link", name="c-micro").press("Enter")
+    page.wait_for_url(f"**/ui/jobs/{job_id}")
+    expect(page.locator("#result")).to_contain_text("1.25")
+
+
+def result_of(parameters: int, distance: float) -> dict[str, Any]:
+    """A result in the shape in which a trainer leaves it."""
+    cost = {"gmacs": 0.187, "milliseconds_per_picture": 900.0}
+    scores = {"frechet_distance": distance, "clip_score": 1 - distance / 2}
+    return {
+        "teacher": cost | {"parameters": 12_600_000},
+        "student": cost | {"parameters": parameters, "gmacs": parameters / 5e7},
+        "drawn": {
+            "pictures": 16,
+            "teacher": {"frechet_distance": 0.02, "clip_score": 0.92},
+            "student": scores,
+            "intervals": {
+                "teacher": {"frechet_distance": [0.01, 0.03]},
+                "student": {name: [value - 0.1, value + 0.1] for name, value in scores.items()},
+            },
+            "unet_calls": {"teacher": 16, "student": 16},
+        },
+    }
+
+
 def test_pages_are_light_and_paint_early(visitor: Any, jobs: Any, figures: Any) -> None:
     (job_id,) = jobs.submit()
     page = visitor.open(f"/ui/jobs/{job_id}")
