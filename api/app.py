@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from api import health, problems, reference
-from api.auth import ADMIN, OF_CALLERS, READ_OR_WRITE
+from api.auth import ADMIN, OF_CALLERS, READ, READ_OR_WRITE
 from api.body_limit import BodyLimitMiddleware
 from api.captions import endpoints as captions
 from api.comparisons import endpoints as comparisons
@@ -93,12 +93,12 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (
         jobs.router,
         captions.router,
-        estimates.router,
         comparisons.router,
         teachers.router,
         webhooks.router,
     ):
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
+    app.include_router(estimates.router, dependencies=[READ], responses=OF_CALLERS)
     app.include_router(keys.router, dependencies=[ADMIN], responses=OF_CALLERS)
     for router in (health.router, reference.router):
         app.include_router(router)

@@ -8,14 +8,14 @@ from api.comparisons import schemas, service
 from api.jobs.endpoints import NO_NUL
 from api.openapi import problems
 from api.pagination import Limit
-from api.services import ServicesDependency
+from api.tenant_services import TenantServicesDependency
 
 router = APIRouter(tags=["comparisons"])
 
 
 @router.get("/compare", summary="Compare students", responses=problems(422, 503))
 def compare_students(
-    services: ServicesDependency,
+    services: TenantServicesDependency,
     teacher: Annotated[str, Query(min_length=1, max_length=512, pattern=NO_NUL, examples=["emoji-64"])],
     after: Annotated[
         str | None, Query(max_length=100, description="Cursor: the `next` of the page before.")

@@ -1,19 +1,18 @@
 """What became of one teacher's students: the results of its jobs, in one shape."""
 
 from api.comparisons import schemas
-from api.services import Services
+from api.tenant_services import TenantServices
 from core.spec import DistillationSpec, list_teachers, student_name
-from store.database import transaction
 from store.errors import InvalidInputError
 from store.jobs import list_jobs
 from store.models import Job
 
 
 def compare_students(
-    services: Services, teacher: str, *, after: str | None = None, limit: int = 100
+    services: TenantServices, teacher: str, *, after: str | None = None, limit: int = 100
 ) -> schemas.Comparison:
     """Compare a teacher's students; `InvalidInputError` where neither teacher nor students are known."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         page = list_jobs(session, teacher=teacher, status="succeeded", after=after, limit=limit)
     if not page.items and after is None:
         known = [info.id for info in list_teachers(services.settings.teachers_dirs)]

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from api.estimates import schemas
 from api.jobs.requests import Submission
 from api.jobs.validation import resolve_spec
-from api.services import Services
+from api.tenant_services import TenantServices
 from core.estimate import Estimate, estimate_job
 from core.spec import BundledCaptions, DistillationSpec, TeacherInfo, find_teacher, list_teachers
-from store.database import transaction
+from store.errors import InvalidInputError
 from store.jobs import list_jobs
 from store.models import Job
 from store.phases import PhaseSpan, list_phases
+from store.remote_inputs import is_remote
 
 LOOKED_AT = 20
 RATE_OF_PHASE = {
@@ -28,10 +29,16 @@ RATE_OF_PHASE = {
 """The phases whose rate is taken for a phase, the best one first."""
 
 
-def estimate(services: Services, submission: Submission) -> schemas.Estimate:
-    """Estimate a job; `InvalidInputError` where it would be refused."""
+def estimate(services: TenantServices, submission: Submission) -> schemas.Estimate:
+    """Estimate a job; `InvalidInputError` where it would be refused, or its teacher is not on this server."""
     settings = services.settings
-    spec = resolve_spec(submission.spec, settings)
+    spec = resolve_spec(submission.spec, settings, services.remote_objects)
+    if is_remote(spec.teacher):
+        raise InvalidInputError(
+            "A job with this teacher may be submitted, but there is no estimate of it: the teacher is in an "
+            "object store, and what a job takes is counted from weight files on this server.",
+            field="teacher",
+        )
     teacher = find_teacher(spec.teacher, settings.teachers_dirs)
     teachers = {known.id: known for known in list_teachers(settings.teachers_dirs)}
     counted = estimate_job(teacher, spec, caption_count=_caption_count(spec, teachers))
@@ -61,9 +68,9 @@ def _caption_count(spec: DistillationSpec, teachers: Mapping[str, TeacherInfo]) 
         return len({line.strip() for line in captions if line.strip()})
 
 
-def _latest_whole_run(services: Services, teacher: str) -> tuple[Job | None, list[PhaseSpan]]:
+def _latest_whole_run(services: TenantServices, teacher: str) -> tuple[Job | None, list[PhaseSpan]]:
     """Find the newest job of a teacher that succeeded at its first attempt on this service's queue."""
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         page = list_jobs(session, teacher=teacher, status="succeeded", limit=LOOKED_AT)
         for job in page.items:
             if job.attempt == 1 and job.queue == services.settings.worker_queue:

@@ -12,11 +12,10 @@ from api.jobs.endpoints import NO_NUL
 from api.pages.job import GRID_LAYOUT, newest_grid
 from api.pages.rendering import PageRoute, render
 from api.pages.scatter import Point, Scatter
-from api.pages.session import ViewerDependency
+from api.pages.session import PageServices, ViewerDependency
 from api.pages.sizes import known_teachers
 from api.pages.wording import LOWER_IS_BETTER, SCORES, SPLITS
-from api.services import Services, ServicesDependency
-from store.database import transaction
+from api.tenant_services import TenantServices
 
 SHOWN = 30
 GRIDS = 8
@@ -42,7 +41,7 @@ class GridRow:
 
 @router.get("/compare")
 def show_comparison(
-    services: ServicesDependency,
+    services: PageServices,
     viewer: ViewerDependency,
     teacher: Annotated[str, Query(max_length=512, pattern=NO_NUL)] = "",
     split: Annotated[str, Query(max_length=40)] = "drawn",
@@ -96,10 +95,10 @@ def _plot(
     return Scatter.of(f"{SCORES[score]} by {title}", x_label, SCORES[score], points)
 
 
-def _grids(services: Services, students: Sequence[schemas.ComparedStudent]) -> list[dict[str, Any]]:
+def _grids(services: TenantServices, students: Sequence[schemas.ComparedStudent]) -> list[dict[str, Any]]:
     """Gather the newest grids of students that drew the same prompts, so that columns can be compared."""
     groups: dict[tuple[str, ...], list[GridRow]] = {}
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         for student in students:
             grid = newest_grid(session, student.job_id)
             if grid is not None:

@@ -14,13 +14,13 @@ from api.jobs import hints, schemas, service
 from api.pages import snippets
 from api.pages.forms import FormDependency
 from api.pages.rendering import PageRoute, render
-from api.pages.session import RequireOwnForm, Viewer, ViewerDependency
+from api.pages.session import MAY_CHANGE, PageServices, Viewer, ViewerDependency
 from api.pages.sizes import known_teachers, student_size
 from api.pages.timeline import Timeline
-from api.services import Services, ServicesDependency
+from api.tenant_services import TenantServices
 from core.grid_layout import CAPTION_LINES, CELL, GAP, LABEL_WIDTH, LINE
 from store import artifacts
-from store.database import Session, transaction
+from store.database import Session
 from store.errors import ConflictError, NotFoundError
 from store.events import list_latest_events
 from store.jobs import get_job
@@ -55,23 +55,21 @@ class Sample:
 
 
 @router.get("/jobs/{job_id}")
-def show_job(
-    request: Request, services: ServicesDependency, viewer: ViewerDependency, job_id: JobId
-) -> Response:
+def show_job(request: Request, services: PageServices, viewer: ViewerDependency, job_id: JobId) -> Response:
     """Show a job."""
     return _render(request, services, viewer, job_id)
 
 
 @router.get("/fragments/jobs/{job_id}")
-def refresh_job(services: ServicesDependency, viewer: ViewerDependency, job_id: JobId) -> Response:
+def refresh_job(services: PageServices, viewer: ViewerDependency, job_id: JobId) -> Response:
     """Give what changes of a job's page anew."""
-    return render("fragments/job.html", _describe(services, job_id))
+    return render("fragments/job.html", _describe(services, job_id) | {"viewer": viewer})
 
 
-@router.post("/jobs/{job_id}/{move}", dependencies=[RequireOwnForm])
+@router.post("/jobs/{job_id}/{move}", dependencies=MAY_CHANGE)
 def move_job(
     request: Request,
-    services: ServicesDependency,
+    services: PageServices,
     viewer: ViewerDependency,
     background: BackgroundTasks,
     job_id: JobId,
@@ -91,16 +89,17 @@ def move_job(
     return RedirectResponse(f"/ui/jobs/{job.id}", status_code=303)
 
 
-def _move(services: Services, job_id: str, move: Move, *, from_scratch: bool) -> schemas.Job:
+def _move(services: TenantServices, job_id: str, move: Move, *, from_scratch: bool) -> schemas.Job:
     if move == "retry":
-        return service.retry_job(services, job_id, from_scratch=from_scratch)
+        carried = service.retry_job(services, job_id, from_scratch=from_scratch, idempotency_key=None)
+        return schemas.Job.model_validate_json(carried.answer.body)
     moves = {"cancel": service.cancel_job, "pause": service.pause_job, "resume": service.resume_job}
     return moves[move](services, job_id)
 
 
 @router.get("/jobs/{job_id}/files")
 def download_file(
-    services: ServicesDependency,
+    services: PageServices,
     viewer: ViewerDependency,
     job_id: JobId,
     attempt: int,
@@ -114,7 +113,7 @@ def download_file(
 
 @router.get("/jobs/{job_id}/picture")
 def read_picture(
-    services: ServicesDependency,
+    services: PageServices,
     viewer: ViewerDependency,
     job_id: JobId,
     attempt: int,
@@ -124,12 +123,12 @@ def read_picture(
     row = _find_file(services, job_id, attempt, path)
     if not path.endswith(".png"):
         raise NotFoundError("The job has no such picture.")
-    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    headers = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Cookie"}
     return Response(services.objects.read_object(row.key), media_type="image/png", headers=headers)
 
 
 @router.get("/jobs/{job_id}/log")
-def read_log(services: ServicesDependency, viewer: ViewerDependency, job_id: JobId, attempt: int) -> Response:
+def read_log(services: PageServices, viewer: ViewerDependency, job_id: JobId, attempt: int) -> Response:
     """Give the end of what the trainer of an attempt printed."""
     row = _find_file(services, job_id, attempt, "trainer.log", kinds=["log"])
     text = services.objects.read_object(row.key, last_bytes=SHOWN_LOG_BYTES).decode("utf-8", "replace")
@@ -137,13 +136,13 @@ def read_log(services: ServicesDependency, viewer: ViewerDependency, job_id: Job
 
 
 def _find_file(
-    services: Services,
+    services: TenantServices,
     job_id: str,
     attempt: int,
     path: str,
     kinds: Sequence[ArtifactKind] | None = None,
 ) -> Artifact:
-    with transaction(services.engine) as session:
+    with services.transaction() as session:
         rows = artifacts.list_artifacts(session, get_job(session, job_id).id, kinds=kinds)
     found = [row for row in rows if (row.attempt, row.path) == (attempt, path)]
     if not found:
@@ -153,7 +152,7 @@ def _find_file(
 
 def _render(
     request: Request,
-    services: Services,
+    services: TenantServices,
     viewer: Viewer,
     job_id: str,
     *,
@@ -174,8 +173,8 @@ def _render(
     return render("job.html", context | calls, status=status)
 
 
-def _describe(services: Services, job_id: str) -> dict[str, Any]:
-    with transaction(services.engine) as session:
+def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
+    with services.transaction() as session:
         row = get_job(session, job_id)
         spans = list_phases(session, row.id)
         log = list_latest_events(session, row.id, limit=SHOWN_EVENTS, without=QUIET_EVENTS)

@@ -10,11 +10,10 @@ from fastapi import APIRouter, Depends, Query, Response
 from api.jobs.endpoints import NO_NUL
 from api.jobs.schemas import JobSummary
 from api.pages.rendering import PageRoute, render
-from api.pages.session import ViewerDependency
+from api.pages.session import PageServices, ViewerDependency
 from api.pages.sizes import Size, known_teachers, student_size
-from api.services import Services, ServicesDependency
+from api.tenant_services import TenantServices
 from core.spec import TeacherInfo
-from store.database import transaction
 from store.jobs import list_jobs
 from store.models import Job, Status
 
@@ -64,7 +63,7 @@ FiltersDependency = Annotated[Filters, Depends()]
 
 
 @router.get("/")
-def show_jobs(services: ServicesDependency, viewer: ViewerDependency, filters: FiltersDependency) -> Response:
+def show_jobs(services: PageServices, viewer: ViewerDependency, filters: FiltersDependency) -> Response:
     """Show the list."""
     teachers = known_teachers(services.settings.teachers_dirs)
     context = _list(services, filters) | {
@@ -77,20 +76,20 @@ def show_jobs(services: ServicesDependency, viewer: ViewerDependency, filters: F
 
 @router.get("/ui/fragments/jobs")
 def refresh_jobs(
-    services: ServicesDependency,
+    services: PageServices,
     viewer: ViewerDependency,
     filters: FiltersDependency,
     seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
     """Give the list anew, or say that it is what the page shows already."""
-    context = _list(services, filters)
+    context = _list(services, filters) | {"viewer": viewer}
     if context["digest"] == seen:
         return Response(status_code=204)
     return render("fragments/jobs.html", context)
 
 
-def _list(services: Services, filters: Filters) -> dict[str, Any]:
-    with transaction(services.engine) as session:
+def _list(services: TenantServices, filters: Filters) -> dict[str, Any]:
+    with services.transaction() as session:
         page = list_jobs(
             session,
             after=filters.after or None,

@@ -10,15 +10,15 @@ from fastapi.responses import RedirectResponse
 
 from api.estimates import service as estimates
 from api.field_errors import FieldError, explain_validation_error
-from api.jobs import hints, service
+from api.jobs import hints, schemas, service
 from api.jobs.requests import Submission, read_submission
 from api.pages import spec_form
 from api.pages.forms import Form, FormDependency
 from api.pages.presets import BUNDLED_TEACHER, PRESETS
 from api.pages.rendering import PageRoute, render
-from api.pages.session import RequireOwnForm, Viewer, ViewerDependency
+from api.pages.session import MAY_CHANGE, REQUIRE_OWN_FORM, PageServices, Viewer, ViewerDependency
 from api.pages.sizes import known_teachers
-from api.services import Services, ServicesDependency
+from api.tenant_services import TenantServices
 from store.errors import IdempotencyConflictError, InvalidInputError
 
 DEFAULT_PRESET = "demo"
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 
 @router.get("/new")
 def show_form(
-    services: ServicesDependency,
+    services: PageServices,
     viewer: ViewerDependency,
     preset: Annotated[str, Query(max_length=40)] = "",
     teacher: Annotated[str, Query(max_length=512)] = "",
@@ -56,9 +56,9 @@ def show_form(
     return _render(services, viewer, spec_form.write_form(filled), preset=preset)
 
 
-@router.post("/new", dependencies=[RequireOwnForm])
+@router.post("/new", dependencies=MAY_CHANGE)
 def submit_form(
-    services: ServicesDependency,
+    services: PageServices,
     viewer: ViewerDependency,
     background: BackgroundTasks,
     form: FormDependency,
@@ -67,18 +67,19 @@ def submit_form(
     key = form.get(KEY_FIELD, [None])[-1]
     try:
         submission = read_submission(spec_form.read_document(form))
-        accepted = service.submit_job(services, submission, key)
+        carried = service.submit_job(services, submission, key)
     except (RequestValidationError, InvalidInputError) as error:
         return _render(services, viewer, form, errors=_field_errors(error), status=422)
     except IdempotencyConflictError:
         return _render(services, viewer, form, notice=MADE_ALREADY, status=409)
-    if not accepted.is_replay:
-        background.add_task(hints.send, services.settings, accepted.job)
-    return RedirectResponse(f"/ui/jobs/{accepted.job.id}", status_code=303)
+    job = schemas.Job.model_validate_json(carried.answer.body)
+    if not carried.is_replay:
+        background.add_task(hints.send, services.settings, job)
+    return RedirectResponse(f"/ui/jobs/{job.id}", status_code=303)
 
 
-@router.post("/fragments/estimate", dependencies=[RequireOwnForm])
-def show_estimate(services: ServicesDependency, viewer: ViewerDependency, form: FormDependency) -> Response:
+@router.post("/fragments/estimate", dependencies=[REQUIRE_OWN_FORM])
+def show_estimate(services: PageServices, viewer: ViewerDependency, form: FormDependency) -> Response:
     """Say what the job in the form would take, or what keeps it from being one."""
     try:
         estimate = estimates.estimate(services, read_submission(spec_form.read_document(form)))
@@ -94,7 +95,7 @@ def _field_errors(error: RequestValidationError | InvalidInputError) -> list[Fie
 
 
 def _render(
-    services: Services,
+    services: TenantServices,
     viewer: Viewer,
     form: Form,
     *,

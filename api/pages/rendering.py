@@ -7,16 +7,16 @@ from typing import Any
 import jinja2
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from api.field_errors import explain_validation_error
 from api.pages import wording
+from api.pages.addresses import sign_in_address
 from api.pages.assets import asset_path
-from api.pages.session import Viewer
 from api.pages.spec_form import KIND_LABELS
 from api.problems import status_of_error
-from store.errors import CondenserError, UnavailableError
+from store.errors import CondenserError, UnauthenticatedError, UnavailableError
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -43,7 +43,7 @@ _environment = jinja2.Environment(
     lstrip_blocks=True,
 )
 _environment.filters.update(wording.FILTERS)
-_environment.globals.update(asset=asset_path, viewer=Viewer(), wording=wording, labels=KIND_LABELS)
+_environment.globals.update(asset=asset_path, viewer=None, wording=wording, labels=KIND_LABELS)
 _environment.tests["in_part"] = lambda path, part: path == part or path.startswith(f"{part}.")
 
 
@@ -55,8 +55,17 @@ def render(template: str, context: Mapping[str, Any], *, status: int = 200) -> H
 
 def render_error(request: Request, *, status: int, title: str, detail: str) -> HTMLResponse:
     """Render the page that says why another page cannot be shown."""
-    context = {"title": title, "detail": detail, "request_id": request.scope.get("request_id")}
+    told = {"title": title, "detail": detail, "request_id": request.scope.get("request_id")}
+    context = told | {"viewer": request.scope.get("viewer")}
     return render("error.html", {"status": status, **context}, status=status)
+
+
+def _ask_to_sign_in(request: Request) -> Response:
+    """Send a visitor to the sign-in; a part of a page that is refreshed takes the whole page there."""
+    address = sign_in_address(request)
+    if "hx-request" in request.headers:
+        return Response(status_code=401, headers={"HX-Redirect": address})
+    return RedirectResponse(address, status_code=303)
 
 
 class PageRoute(APIRoute):
@@ -74,6 +83,8 @@ class PageRoute(APIRoute):
                     f"{each.field}: {each.message}" for each in explain_validation_error(error)
                 )
                 return render_error(request, status=422, title="This address is not valid", detail=detail)
+            except UnauthenticatedError:
+                return _ask_to_sign_in(request)
             except CondenserError as error:
                 status = status_of_error(error)
                 if status is None:

@@ -15,6 +15,7 @@ def curl(address: str, spec: Mapping[str, Any]) -> str:
     body = json.dumps(shortened(spec), indent=2, ensure_ascii=False)
     return (
         f"curl {shlex.quote(address + '/jobs')} \\\n"
+        '  --header "Authorization: Bearer $CONDENSER_API_KEY" \\\n'
         "  --header 'Content-Type: application/json' \\\n"
         f"  --data {shlex.quote(body)}"
     )

@@ -42,6 +42,8 @@ KIND_LABELS = {
     "FileCaptions": "A file on the server",
     "HubCaptions": "A data set of the Hugging Face Hub",
     "BundledCaptions": "The set of a bundled teacher",
+    "UploadedCaptions": "A file that was uploaded",
+    "S3Captions": "A file in an object store",
     "DrawnByCount": "A number of captions",
     "DrawnByFraction": "A fraction of the captions",
     "DrawnByText": "Exactly these captions",

@@ -3,15 +3,14 @@
 from fastapi import APIRouter, Response
 
 from api.pages.rendering import PageRoute, render
-from api.pages.session import ViewerDependency
+from api.pages.session import PageServices, ViewerDependency
 from api.pages.sizes import known_teachers, preset_sizes, teacher_size
-from api.services import ServicesDependency
 
 router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/teachers")
-def show_teachers(services: ServicesDependency, viewer: ViewerDependency) -> Response:
+def show_teachers(services: PageServices, viewer: ViewerDependency) -> Response:
     """Show what can be distilled, and into what."""
     teachers = [
         {"info": teacher, "size": teacher_size(teacher), "students": preset_sizes(teacher)}

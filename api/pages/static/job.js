@@ -41,7 +41,10 @@
     stream.addEventListener("error", () => {
       // A stream that is refused is not opened again by the browser; one that was told of the end need not be.
       if (stream.readyState !== EventSource.CLOSED) announce(false);
-      else if (!hasEnded()) setTimeout(connect, RECONNECT_MILLISECONDS);
+      else if (!hasEnded()) {
+        refreshSoon(); // whoever has to sign in again is taken there
+        setTimeout(connect, RECONNECT_MILLISECONDS);
+      }
     });
     for (const type of EVENTS) stream.addEventListener(type, hear);
   }
