@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from sqlalchemy import Engine
 
+from api.sessions import COOKIE
+from store.api_keys import CreatedKey, create_key
+from store.database import server_now, transaction
+from store.models import Scope
+from store.session_tokens import new_session_token
 from store.settings import Settings
 from tests.browser.site import Figures, Jobs, Site
 
@@ -74,14 +80,15 @@ def site(site_settings: Settings) -> Iterator[Site]:
 class Visitor:
     """Opens pages, and fails the test when a page breaks a promise: no error, no foreign request."""
 
-    def __init__(self, browser: Browser, site: Site) -> None:
+    def __init__(self, browser: Browser, site: Site, token: str) -> None:
         self._browser = browser
         self._site = site
+        self._token = token
         self._contexts: list[BrowserContext] = []
         self.complaints: list[str] = []
 
-    def open(self, path: str, *, scheme: Any = "light", width: int = 1440) -> Page:
-        """Open a page in a browser that knows nothing yet."""
+    def open(self, path: str, *, scheme: Any = "light", width: int = 1440, signed_in: bool = True) -> Page:
+        """Open a page in a browser that knows nothing yet but its session."""
         context = self._browser.new_context(
             color_scheme=scheme,
             viewport={"width": width, "height": WIDTHS[width]},
@@ -90,6 +97,8 @@ class Visitor:
         )
         context.set_default_timeout(20_000)
         self._contexts.append(context)
+        if signed_in:
+            context.add_cookies([{"name": COOKIE, "value": self._token, "url": self._site.url}])
         page = context.new_page()
         page.on("console", lambda message: self._hear(message.type, message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -111,8 +120,27 @@ class Visitor:
 
 
 @pytest.fixture
-def visitor(browser: Browser, site: Site) -> Iterator[Visitor]:
-    visitor = Visitor(browser, site)
+def make_key(engine: Engine, settings: Settings) -> Callable[..., CreatedKey]:
+    """Makes a key of a tenant, the default one if none is named, as an operator does."""
+
+    def make(*scopes: Scope, tenant_id: str | None = None, name: str = "pages") -> CreatedKey:
+        with transaction(engine, tenant_id=tenant_id) as session:
+            now, pepper = server_now(session), settings.required_pepper()
+            return create_key(session, name=name, scopes=scopes or ["write"], pepper=pepper, now=now)
+
+    return make
+
+
+@pytest.fixture
+def session_token(make_key: Callable[..., CreatedKey], settings: Settings) -> str:
+    """What the sign-in leaves in a browser, without going through it."""
+    expires_at = datetime.now(UTC) + timedelta(hours=1)
+    return new_session_token(make_key().row.id, expires_at=expires_at, pepper=settings.required_pepper())
+
+
+@pytest.fixture
+def visitor(browser: Browser, site: Site, session_token: str) -> Iterator[Visitor]:
+    visitor = Visitor(browser, site, session_token)
     yield visitor
     visitor.close()
     assert visitor.complaints == []
@@ -158,9 +186,9 @@ def look(visitor: Visitor, request: pytest.FixtureRequest) -> Callable[..., None
     """
     folder: Path | None = request.config.getoption("--screenshots")
 
-    def look_at(name: str, path: str, ready: str) -> None:
+    def look_at(name: str, path: str, ready: str, *, signed_in: bool = True) -> None:
         for width, scheme in LOOKS if folder else LOOKS[:2]:
-            page = visitor.open(path, scheme=scheme, width=width)
+            page = visitor.open(path, scheme=scheme, width=width, signed_in=signed_in)
             page.locator(ready).first.wait_for()
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} overflows"
             assert _violations(page) == [], f"{name}, {scheme}, {width}"

@@ -89,7 +89,8 @@ def look_through_the_job(page: Page, site: Any) -> None:
     page.get_by_text("The same job in Python").click()
     expect(page.locator("#call-python")).to_contain_text("condenser.jobs.create(")
     link = page.get_by_role("link", name="student.zip").get_attribute("href")
-    answer = httpx.get(f"{site.url}{link}", follow_redirects=True, trust_env=False)
+    session = {each["name"]: each["value"] for each in page.context.cookies()}
+    answer = httpx.get(f"{site.url}{link}", cookies=session, follow_redirects=True, trust_env=False)
     assert answer.content.startswith(b"PK")
     assert "student.zip" in answer.headers["content-disposition"]
 

@@ -25,7 +25,9 @@ SPECS: list[dict[str, Any]] = [
 def test_both_calls_submit_the_same_specification(number: int) -> None:
     spec = DistillationSpec.model_validate({"teacher": "emoji-64", **SPECS[number]})
     resolved = spec.model_dump(mode="json")
-    *_, body = shlex.split(snippets.curl("http://127.0.0.1:8000", resolved))
+    words = shlex.split(snippets.curl("http://127.0.0.1:8000", resolved))
+    assert "Authorization: Bearer $CONDENSER_API_KEY" in words
+    body = words[-1]
     assert DistillationSpec.model_validate(json.loads(body)) == spec
     program = ast.parse(snippets.python("http://127.0.0.1:8000", resolved))
     (call,) = (
