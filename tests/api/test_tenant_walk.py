@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -229,13 +230,16 @@ def test_no_page_knows_a_job_of_another_tenant(
     api_settings: Settings,
     object_store: ObjectStore,
     resident: Callable[[str], Resident],
+    tmp_path: Path,
     owner_name: str,
     stranger_name: str,
 ) -> None:
     owner, stranger = resident(owner_name), resident(stranger_name)
     job_id = owner.make_job_id(log="trainer.log", sample="sample.png")
     for kind in ("sample", "log"):
-        object_store.put_bytes(f"{job_id}/{kind}", b"held")
+        held = tmp_path / kind
+        held.write_bytes(b"held")
+        object_store.upload_file(held, f"{job_id}/{kind}")
     requests = list(page_requests(api_settings, job_id))
     assert len(requests) > 10
     seen = set()

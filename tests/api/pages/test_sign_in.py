@@ -12,6 +12,8 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.app import create_app
+from api.jobs.requests import Submission
+from api.pages import spec_form
 from api.sessions import COOKIE
 from store.api_keys import CreatedKey
 from store.key_format import new_key
@@ -97,7 +99,7 @@ def test_over_https_the_cookie_is_for_https_alone(browser: httpx.Client, make_ke
     [
         ("", "Paste a key."),
         ("secret", "is not an API key"),
-        ("\x00ä\ud83d", "is not an API key"),
+        ("\x00ä", "is not an API key"),
         ("unknown", "There is no such key"),
         ("expired", "The key has expired"),
         ("admin", "lacks the scope read"),
@@ -112,8 +114,8 @@ def test_a_wrong_key_is_told_and_signs_nobody_in(
         "expired": lambda: make_key(expires_at=yesterday).key,
         "admin": lambda: make_key("admin").key,
     }
-    key = keys[wrong]() if wrong in keys else wrong.encode(errors="surrogatepass")
-    answer = sign_in(browser, key, "/ui/new")  # type: ignore[arg-type]
+    key = keys[wrong]() if wrong in keys else wrong
+    answer = sign_in(browser, key, "/ui/new")
     assert answer.status_code == 422
     assert words in answer.text
     assert 'name="next" value="/ui/new"' in answer.text
@@ -217,7 +219,8 @@ def test_who_may_only_look_is_shown_nothing_that_changes_anything(
         assert "scope write" in refused.text
         assert "Sign out" in refused.text
     assert jobs_status(browser, job_id) == "queued"
-    estimate = browser.post("/ui/fragments/estimate", data={"teacher": "tiny"}).raise_for_status()
+    form = spec_form.write_form(Submission(teacher="tiny").model_dump(mode="json"))
+    estimate = browser.post("/ui/fragments/estimate", data=form).raise_for_status()
     assert "Training memory" in estimate.text
     visit(browser, make_key("admin").row.id)
     refused = browser.get("/")
