@@ -21,14 +21,16 @@ _REASONS = {
     408: "The body stopped arriving.",
     409: "The request does not fit the present state.",
     413: "The body is too large.",
+    414: "The address is too long.",
     415: "The body is announced as something that the route does not take.",
     421: "The service does not go by the name in the Host header.",
     422: "A field, parameter or header cannot be used; the problem says which, and what is allowed.",
     429: "Too many requests came with this key.",
+    431: "The headers are too large.",
     500: "The service failed.",
     503: "A server that the service depends on does not answer; try again.",
 }
-_OF_EVERY_ROUTE = (403, 421, 500)
+_OF_EVERY_ROUTE = (403, 414, 421, 431, 500)
 _TEXT = {"type": "string"}
 _HEADERS = {
     401: {"WWW-Authenticate": {"description": "What the key has to be sent as.", "schema": _TEXT}},

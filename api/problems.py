@@ -183,7 +183,7 @@ async def handle_condenser_error(request: Request, error: Exception) -> Response
         title=error.title,
         detail=error.detail,
         field_errors=field_errors,
-        headers=_headers(error),
+        headers=_headers(error, status),
         quota=_quota(error),
     )
 
@@ -194,10 +194,12 @@ def _quota(error: errors.CondenserError) -> QuotaState | None:
     return QuotaState(name=error.quota, limit=error.limit, present=error.present)
 
 
-def _headers(error: errors.CondenserError) -> dict[str, str] | None:
+def _headers(error: errors.CondenserError, status: int) -> dict[str, str] | None:
     """Say in the terms of RFC 6750 what a request without a good key lacks, or when to ask again."""
     if isinstance(error, RateLimitedError):
         return {"Retry-After": str(error.retry_after_seconds)}
+    if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     challenge = 'Bearer realm="condenser"'
     if isinstance(error, errors.MissingScopeError):
         return {"WWW-Authenticate": f'{challenge}, error="insufficient_scope", scope="{error.scope}"'}

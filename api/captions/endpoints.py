@@ -97,7 +97,11 @@ def read_caption_file(services: TenantServicesDependency, file_id: FileId) -> Ca
 
 
 @router.delete(
-    "/{file_id}", status_code=204, summary="Delete a caption file", responses=problems(404, 409, 422, 503)
+    "/{file_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a caption file",
+    responses=problems(404, 409, 422, 503),
 )
 def delete_caption_file(services: TenantServicesDependency, file_id: FileId) -> None:
     """Delete a file, unless a job that has not ended reads it."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from api.keys import schemas, service
 from api.openapi import problems
@@ -42,7 +42,13 @@ def list_keys(
     return service.list_keys(services, after=after, limit=limit)
 
 
-@router.delete("/{key_id}", status_code=204, summary="Revoke a key", responses=problems(404, 422))
+@router.delete(
+    "/{key_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Revoke a key",
+    responses=problems(404, 422),
+)
 def revoke_key(
     services: TenantServicesDependency,
     key_id: Annotated[

@@ -18,6 +18,7 @@ from core.files import write_json
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
 RESULTS = ROOT / "docs" / "results"
+READINGS = Path(__file__).parent / "readings"  # what people make of the figures
 INTRODUCTION = """# Results
 
 What each part of the method does, measured on the bundled teacher. Every section names the command that made
@@ -77,6 +78,9 @@ def write_page(experiments: dict[str, Experiment]) -> None:
                 f"## {experiment.question}\n\n`{results['command']}`: {results['budget']}.\n\n"
                 f"![{experiment.question}](results/{name}.svg)\n\n{table(experiment, rows)}\n"
             )
+            reading = READINGS / f"{name}.md"
+            if reading.exists():
+                sections.append(reading.read_text(encoding="utf-8"))
     PAGE.write_text("\n".join(sections), encoding="utf-8")
 
 

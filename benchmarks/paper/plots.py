@@ -80,6 +80,9 @@ def _curves(axes: Axes, experiment: Experiment, rows: list[Row]) -> None:
             label=name,
         )
     axes.set_xscale("log")
+    ticks = sorted({_position(row, experiment) for row in rows})
+    axes.set_xticks(ticks, [_short(tick) for tick in ticks])
+    axes.minorticks_off()
     axes.set_xlabel({"parameters": "parameters of the U-Net"}.get(str(experiment.axis), experiment.axis))
     axes.set_ylabel(f"Fréchet distance, {experiment.split.replace('_', '-')}\n(less is better)")
     axes.legend(frameon=False)
@@ -99,6 +102,10 @@ def _position(row: Row, experiment: Experiment) -> int:
             return row.drawn_pictures
         case _:
             return row.unet_calls
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number:,}"
 
 
 def _error_bars(rows: list[Row]) -> list[list[float]] | None:

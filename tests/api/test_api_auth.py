@@ -12,6 +12,7 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from api.monitoring import ApiMetrics
 from store.api_keys import create_key
 from store.database import server_now, transaction
 from store.errors import MissingSettingError
@@ -74,7 +75,7 @@ def test_no_route_is_left_out_of_the_description(offline_settings: Settings, off
     }
     undescribed = {path for _, path in routes - described}
     pages = {path for path in undescribed if path == "/" or path.startswith("/ui/")}
-    assert undescribed - pages == {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
+    assert undescribed - pages == {"/openapi.json", "/docs", "/docs/style.css"}
     assert described < routes
 
 
@@ -140,7 +141,7 @@ def test_the_api_does_not_start_without_a_pepper(offline_settings: Settings, ser
     from api.services import Services
 
     with pytest.raises(MissingSettingError, match="API_KEY_PEPPER"):
-        Services(offline_settings.model_copy(update={"api_key_pepper": None}))
+        Services(offline_settings.model_copy(update={"api_key_pepper": None}), ApiMetrics())
 
 
 @pytest.mark.parametrize("scope", ["read", "write", "admin"])

@@ -63,7 +63,8 @@ def test_weights_are_downloadable_after_a_restore_into_fresh_servers(
     assert save(api_settings, backup) == Copied(objects=1, copied=1)
     assert save(api_settings, backup) == Copied(objects=1, copied=0)
     with running(tmp_path / "fresh", environ={}, durable=False) as stack:
-        variables = stack.environment()
+        pepper = api_settings.required_pepper()
+        variables = stack.environment() | {"API_KEY_PEPPER": pepper}
         fresh = Settings.model_validate(
             {**{name.lower(): value for name, value in variables.items()}, "teachers_dirs": [teachers_dir]}
         )

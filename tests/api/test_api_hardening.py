@@ -140,6 +140,7 @@ def process(offline_settings: Settings, free_port: int) -> Iterator["subprocess.
             "S3_ENDPOINT_URL": str(offline_settings.s3_endpoint_url),
             "S3_ACCESS_KEY_ID": "nobody",
             "S3_SECRET_ACCESS_KEY": "nothing",
+            "API_KEY_PEPPER": offline_settings.required_pepper(),
         },
         stderr=subprocess.DEVNULL,
     )

@@ -110,7 +110,7 @@ def test_passes_of_the_reconciler_are_counted() -> None:
 
 @pytest.fixture
 def logged(
-    service_environment: dict[str, str], teachers_dir: Path, free_port: int, tmp_path: Path
+    service_environment: dict[str, str], teachers_dir: Path, free_port: int, api_key: str, tmp_path: Path
 ) -> Iterator[tuple[httpx.Client, Callable[[], str]]]:
     """A client of an API process, and a function that ends the process and returns what it logged."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
@@ -130,7 +130,10 @@ def logged(
         process.wait(20)
         return log.read_text()
 
-    with httpx.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=20, trust_env=False) as client:
+    headers = {"Authorization": f"Bearer {api_key}"}
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{free_port}", headers=headers, timeout=20, trust_env=False
+    ) as client:
         yield client, end
     process.kill()
     process.wait()

@@ -54,9 +54,16 @@ def lines(size: int) -> Iterator[bytes]:
 
 
 def test_memory_stays_flat_over_a_large_upload(
-    process: "subprocess.Popen[bytes]", free_port: int, eventually: Callable[..., Any], tmp_path: Path
+    process: "subprocess.Popen[bytes]",
+    free_port: int,
+    api_key: str,
+    eventually: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=120, trust_env=False) as client:
+    headers = {"Authorization": f"Bearer {api_key}"}
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{free_port}", headers=headers, timeout=120, trust_env=False
+    ) as client:
 
         def is_ready() -> bool:
             assert process.poll() is None, (tmp_path / "api.log").read_text()

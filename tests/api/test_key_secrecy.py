@@ -55,7 +55,7 @@ def test_a_key_is_in_no_log_problem_event_or_table(
     process.wait(20)
     log = (tmp_path / "api.log").read_text()
     assert "Traceback" in log
-    assert "DELETE /keys/condenser_" in log, "the log tells of the request, without the key"
+    assert '"/keys/condenser_' in log, "the log tells of the request, without the key"
     with engine.connect() as connection:
         tables = connection.execute(
             text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")

@@ -13,7 +13,7 @@ from store import caption_files
 from store.database import transaction
 from store.errors import CaptionsInUseError, NotFoundError, UploadExpiredError
 from store.jobs import create_job
-from store.models import CaptionFile
+from store.models import CaptionFile, Tenant
 from store.objects import StoredObject
 from store.unclaimed import UPLOAD_ENDS, take_due
 
@@ -24,6 +24,8 @@ THEIRS = "019ab2c4-7f1e-7c3a-9d52-00000000000b"
 @pytest.fixture
 def keep(engine: Engine, now: datetime) -> Callable[..., CaptionFile]:
     """Writes the row of a file as if its content had been stored."""
+    with transaction(engine) as session:
+        session.add_all([Tenant(id=OURS, name="ours"), Tenant(id=THEIRS, name="theirs")])
 
     def keep(tenant_id: str = OURS, name: str = "a.txt", sha256: str = "0" * 64) -> CaptionFile:
         with transaction(engine) as session:

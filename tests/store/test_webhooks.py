@@ -24,7 +24,7 @@ from store.errors import (
     WebhookDisabledError,
     WebhooksNotConfiguredError,
 )
-from store.models import DEFAULT_TENANT_ID, Webhook, WebhookDelivery
+from store.models import DEFAULT_TENANT_ID, Tenant, Webhook, WebhookDelivery
 from store.settings import Settings
 from store.webhook_deliveries import (
     CLAIM,
@@ -62,6 +62,8 @@ def box(settings: Settings) -> SecretBox:
 @pytest.fixture
 def register(engine: Engine, box: SecretBox, now: datetime) -> Callable[..., str]:
     """Registers an endpoint and returns its id."""
+    with transaction(engine) as session:
+        session.add(Tenant(id=OTHER_TENANT, name="other"))
 
     def make(url: str = "https://example.com/", events: tuple[str, ...] = (), tenant: str = TENANT) -> str:
         with transaction(engine) as session:
