@@ -1,12 +1,14 @@
 """Estimates over HTTP: counted at once, timed by what an earlier job took."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from store.events import NewEvent
+from store.objects import ObjectStore
 from store.settings import Settings
 
 SPEC: dict[str, Any] = {
@@ -65,6 +67,23 @@ def test_a_job_of_another_class_of_machine_tells_no_time(
     run_through(jobs, SPEC)  # on the queue "cpu"
     with serve(api_settings.model_copy(update={"worker_queue": "h100"})) as other:
         assert other.post("/estimates", json=SPEC).json()["measured_on"] is None
+
+
+def test_of_a_teacher_in_an_object_store_it_is_said_that_there_is_no_estimate(
+    api_settings: Settings, object_store: ObjectStore, teachers_dir: Path, serve: Callable[..., Any]
+) -> None:
+    folder = teachers_dir / "tiny"
+    for file in folder.rglob("*.*"):
+        object_store.upload_file(file, f"models/tiny/{file.relative_to(folder)}")
+    prefix = f"s3://{api_settings.s3_bucket}/models"
+    with serve(api_settings.model_copy(update={"s3_teacher_prefixes": [prefix]})) as http:
+        spec = SPEC | {"teacher": f"{prefix}/tiny"}
+        refused = http.post("/estimates", json=spec)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "teacher")
+        assert "there is no estimate of it" in refused.json()["detail"]
+        assert http.post("/jobs", json=spec).status_code == 201
+        missing = http.post("/estimates", json=SPEC | {"teacher": f"{prefix}/nothing"}).json()
+        assert "holds no model_index.json" in missing["detail"]
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,10 @@ def test_open_pages_of_a_key_that_is_revoked_ask_to_sign_in(
         expect(page.locator("#jobs, #job")).to_have_count(1)
     with transaction(engine) as session:
         revoke_key(session, key_id=made.row.id, now=server_now(session))
-    jobs.claim(job_id)  # what is open hears of it, and asks for more
-    for page in pages:
-        expect(page.get_by_text("The session is over")).to_be_visible(timeout=20_000)
+    over = [page.get_by_text("The session is over") for page in pages]
+    expect(over[0]).to_be_visible(timeout=20_000)
+    jobs.claim(job_id)  # the page of the job, which is still told of events, asks for more
+    expect(over[1]).to_be_visible(timeout=20_000)
     sign_in(pages[1], make_key().key)
     expect(pages[1].locator(".job-facts .status")).to_have_text("running")
 
