@@ -1,5 +1,6 @@
 """Estimates over HTTP: counted at once, timed by what an earlier job took."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,18 @@ def test_a_job_of_another_class_of_machine_tells_no_time(
 
 
 def test_of_a_teacher_in_an_object_store_it_is_said_that_there_is_no_estimate(
-    api_settings: Settings, object_store: ObjectStore, teachers_dir: Path, serve: Callable[..., Any]
+    api_settings: Settings,
+    object_store: ObjectStore,
+    teachers_dir: Path,
+    tmp_path: Path,
+    serve: Callable[..., Any],
 ) -> None:
-    folder = teachers_dir / "tiny"
-    for file in folder.rglob("*.*"):
-        object_store.upload_file(file, f"models/tiny/{file.relative_to(folder)}")
+    index = tmp_path / "model_index.json"
+    parts = {"unet": ["diffusers", "UNet2DConditionModel"]}
+    index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts}))
+    for file in (index, *(teachers_dir / "tiny" / "unet").iterdir()):
+        folder = "" if file is index else "unet/"
+        object_store.upload_file(file, f"models/tiny/{folder}{file.name}")
     prefix = f"s3://{api_settings.s3_bucket}/models"
     with serve(api_settings.model_copy(update={"s3_teacher_prefixes": [prefix]})) as http:
         spec = SPEC | {"teacher": f"{prefix}/tiny"}
