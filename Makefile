@@ -10,7 +10,7 @@ PACKAGES := api client core embedded store teachers worker
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo up down test lint audit format lock clean
+.PHONY: help demo up down test pictures lint audit format lock clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,9 @@ down: $(INSTALLED) ## Stop a service that was left running.
 
 test: $(INSTALLED) ## Run every test, real servers included.
 	exec $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(PYTEST_OPTIONS)
+
+pictures: $(INSTALLED) ## Take a picture of every page of the dashboard, light and dark, wide and narrow.
+	exec $(BIN)/python -m pytest tests/browser --screenshots pictures
 
 lint: $(INSTALLED) ## Check format, style, types and who imports whom.
 	$(BIN)/ruff format --check .

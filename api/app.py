@@ -18,15 +18,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from api import health, problems, reference
-from api.auth import ADMIN, OF_CALLERS, READ_OR_WRITE
+from api.auth import ADMIN, OF_CALLERS, READ, READ_OR_WRITE
 from api.body_limit import BodyLimitMiddleware
 from api.captions import endpoints as captions
+from api.comparisons import endpoints as comparisons
+from api.estimates import endpoints as estimates
 from api.head_limit import HeadLimitMiddleware
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
 from api.keys import endpoints as keys
 from api.monitoring import ApiMetrics
 from api.openapi import describe, operation_id
+from api.pages import routes as pages
 from api.request_context import RequestContextMiddleware
 from api.request_monitor import RequestMonitorMiddleware
 from api.services import Services
@@ -63,6 +66,8 @@ CORS_ANSWER_HEADERS = ["ETag", "Idempotency-Replayed", "Location", "Retry-After"
 TAGS = [
     {"name": "jobs", "description": "Submit jobs, watch them, and fetch what they leave."},
     {"name": "captions", "description": "Upload the captions that students learn from."},
+    {"name": "estimates", "description": "What a job would take."},
+    {"name": "comparisons", "description": "The students of one teacher, side by side."},
     {"name": "teachers", "description": "The models that can be distilled."},
     {"name": "keys", "description": "Who may use the service."},
     {"name": "webhooks", "description": "Endpoints of yours that are told of jobs' moves."},
@@ -85,11 +90,19 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = ApiMetrics()
-    for router in (jobs.router, captions.router, teachers.router, webhooks.router):
+    for router in (
+        jobs.router,
+        captions.router,
+        comparisons.router,
+        teachers.router,
+        webhooks.router,
+    ):
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
+    app.include_router(estimates.router, dependencies=[READ], responses=OF_CALLERS)
     app.include_router(keys.router, dependencies=[ADMIN], responses=OF_CALLERS)
     for router in (health.router, reference.router):
         app.include_router(router)
+    app.include_router(pages.router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)
     app.add_exception_handler(RequestValidationError, problems.handle_validation_error)
     app.add_exception_handler(HTTPException, problems.handle_http_exception)

@@ -7,6 +7,10 @@ be left out there on purpose. A router needs no more than that::
 
 A handler that wants to know the caller takes a `CallerDependency`; one that touches a tenant's data takes
 `api.tenant_services.TenantServicesDependency` and has it anyway.
+
+The scripts of the pages cannot send a key: their visitors have sessions (`api.sessions`). So a GET without
+an Authorization header may come with a session's cookie instead. No other request may, for a browser sends
+cookies along with what a foreign page makes it send.
 """
 
 from typing import Annotated
@@ -18,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from api.openapi import problems
 from api.rate_limits import Standing
 from api.services import Services, ServicesDependency
+from api.sessions import COOKIE, find_visitor
 from store.api_keys import Caller
 from store.errors import MissingScopeError, UnauthenticatedError
 from store.key_format import PREFIX
@@ -42,12 +47,15 @@ async def _caller(
     services: ServicesDependency,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Caller:
-    if credentials is None:
+    if credentials is not None:
+        caller, standing = await run_in_threadpool(_admit, services, credentials.credentials)
+    elif _has_session(request):
+        caller, standing = await run_in_threadpool(_admit_visitor, services, request.cookies[COOKIE])
+    else:
         raise UnauthenticatedError(
             "Send an API key: Authorization: Bearer condenser_… An operator makes the first one with "
             "`python -m store.admin create-key`."
         )
-    caller, standing = await run_in_threadpool(_admit, services, credentials.credentials)
     request.scope["caller"] = caller  # for the log
     if standing is not None:
         request.scope["answer_headers"] = standing.headers()
@@ -56,6 +64,15 @@ async def _caller(
 
 def _admit(services: Services, key: str) -> tuple[Caller, Standing | None]:
     caller = services.keys.remembered(key) or services.keys.find(key)
+    return caller, services.rate_limits.count(caller.key_id)
+
+
+def _has_session(request: Request) -> bool:
+    return request.method == "GET" and "authorization" not in request.headers and COOKIE in request.cookies
+
+
+def _admit_visitor(services: Services, token: str) -> tuple[Caller, Standing | None]:
+    caller = find_visitor(services, token).caller
     return caller, services.rate_limits.count(caller.key_id)
 
 
@@ -71,12 +88,19 @@ async def _require_by_method(request: Request, caller: CallerDependency) -> None
     _require(caller, "read" if request.method in _READING else "write")
 
 
+async def _require_read(caller: CallerDependency) -> None:
+    _require(caller, "read")
+
+
 async def _require_admin(caller: CallerDependency) -> None:
     _require(caller, "admin")
 
 
 READ_OR_WRITE = Depends(_require_by_method)
 """Lets in keys that may read; whatever is not a GET needs the scope ``write``."""
+
+READ = Depends(_require_read)
+"""Lets in keys that may read, for routes that change nothing though they are not GETs."""
 
 ADMIN = Depends(_require_admin)
 """Lets in keys that may make and revoke keys."""

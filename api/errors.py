@@ -53,3 +53,10 @@ class TooManyUploadsError(CondenserError):
 
     code = "too_many_uploads"
     title = "Too many uploads at once"
+
+
+class ForeignFormError(CondenserError):
+    """A form that none of our own pages is known to have sent."""
+
+    code = "cross_site_request"
+    title = "Cross-site requests are refused"

@@ -69,7 +69,7 @@ class HostGuardMiddleware:
             await self.app(scope, receive, send)
 
     def _is_ours(self, host: str) -> bool:
-        return ANY_HOST in self.public_hosts or _host_name(host) in LOOPBACK_HOSTS | self.public_hosts
+        return ANY_HOST in self.public_hosts or host_name(host) in LOOPBACK_HOSTS | self.public_hosts
 
     def _is_foreign(self, headers: Headers, host: str) -> bool:
         """Tell whether a foreign page sent the request; a proxy may have put in a Host of its own."""
@@ -77,10 +77,10 @@ class HostGuardMiddleware:
         if origin is None or origin in self.allowed_origins:
             return False
         authority = origin.partition("://")[2].lower()
-        return authority != host.lower() and _host_name(authority) not in self.public_hosts
+        return authority != host.lower() and host_name(authority) not in self.public_hosts
 
 
-def _host_name(authority: str) -> str | None:
+def host_name(authority: str) -> str | None:
     """Name or address of a Host header, without port and brackets; None when it is malformed."""
     try:
         return urlsplit(f"//{authority}").hostname

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from store.api_keys import Caller, find_caller
+from store.api_keys import Bearer, Caller, find_bearer, find_caller
 from store.database import Engine, server_now, transaction
 from store.errors import MalformedApiKeyError
 from store.key_format import digest_of, is_well_formed
@@ -40,6 +40,7 @@ class KeyChecks:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Caller]] = {}
+        self._bearers: dict[str, tuple[float, Bearer]] = {}
 
     def remembered(self, key: str) -> Caller | None:
         """Name the bearer of a key that was checked a moment ago; never waits."""
@@ -66,9 +67,23 @@ class KeyChecks:
                 self._known.clear()
             self._known[digest_of(key, self.pepper)] = (self._clock() + self._seconds, caller)
 
+    def find_by_id(self, key_id: str) -> Bearer:
+        """Name the bearer of a key by its id; `UnauthenticatedError` when it is good no more."""
+        checked = self._bearers.get(key_id)
+        if checked is not None and checked[0] > self._clock():
+            return checked[1]
+        with transaction(self._engine) as session:
+            bearer = find_bearer(session, key_id=key_id, now=server_now(session))
+        with self._lock:
+            if len(self._bearers) >= MOST_REMEMBERED:
+                self._bearers.clear()
+            self._bearers[key_id] = (self._clock() + self._seconds, bearer)
+        return bearer
+
     def forget(self, key_id: str) -> None:
         """Ask the database again when a key comes next."""
         with self._lock:
+            self._bearers.pop(key_id, None)
             self._known = {
                 digest: checked for digest, checked in self._known.items() if checked[1].key_id != key_id
             }

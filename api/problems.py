@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from api.errors import (
+    ForeignFormError,
     MalformedIdempotencyKeyError,
     RateLimitedError,
     TooManyUploadsError,
@@ -39,6 +40,7 @@ STATUS_OF_ERROR: tuple[tuple[type[errors.CondenserError], int], ...] = (
     (MalformedIdempotencyKeyError, 400),
     (errors.UnauthenticatedError, 401),
     (errors.MissingScopeError, 403),
+    (ForeignFormError, 403),
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (UnsupportedMediaTypeError, 415),
@@ -49,6 +51,11 @@ STATUS_OF_ERROR: tuple[tuple[type[errors.CondenserError], int], ...] = (
     (TooManyUploadsError, 503),
 )
 """The first class that an error is an instance of decides its status; anything else is a 500."""
+
+
+def status_of_error(error: errors.CondenserError) -> int | None:
+    """Return the status that an error is answered with; None for one that no client can do anything about."""
+    return next((status for kind, status in STATUS_OF_ERROR if isinstance(error, kind)), None)
 
 
 class QuotaState(BaseModel):
@@ -161,7 +168,7 @@ async def handle_condenser_error(request: Request, error: Exception) -> Response
     """Answer one of our own typed errors."""
     if not isinstance(error, errors.CondenserError):
         raise error
-    status = next((status for kind, status in STATUS_OF_ERROR if isinstance(error, kind)), None)
+    status = status_of_error(error)
     if status is None:
         raise error
     if isinstance(error, errors.UnavailableError):

@@ -9,6 +9,7 @@ import typer
 from client.address import DEFAULT_DATA_DIR, Address
 from client.commands import (
     captions,
+    compare,
     demo,
     download,
     jobs,
@@ -53,7 +54,7 @@ def _general_options(
     context.obj = Address(url, api_key, data_dir)
 
 
-for module in (submit, captions, watch, jobs, moves, download, verify, teachers, keys, stack, demo):
+for module in (submit, captions, watch, jobs, moves, download, compare, verify, teachers, keys, stack, demo):
     module.add_to(_commands)
 
 

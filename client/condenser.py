@@ -1,14 +1,16 @@
 """The entrance to the client: one service, its jobs, captions, teachers and keys."""
 
 import os
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from client.captions import Captions
-from client.jobs import Jobs
+from client.jobs import PAGE, Jobs, submission_body
 from client.keys import Keys
-from client.models import Page, Teacher
+from client.models import ComparedStudent, Comparison, Estimate, Page, Teacher
 from client.transport import Transport
+from core.spec import DistillationSpec
 
 
 class Teachers:
@@ -61,6 +63,24 @@ class Condenser:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def estimate(self, spec: DistillationSpec | Mapping[str, Any]) -> Estimate:
+        """Ask what a job would take, without submitting it; `InvalidRequestError` as of `Jobs.create`."""
+        answer = self._transport.request("POST", "/estimates", body=submission_body(spec))
+        return Estimate.model_validate(answer.json())
+
+    def compare(self, teacher: str, *, limit: int = 100) -> list[ComparedStudent]:
+        """List a teacher's newest students with what they cost and how well they draw, at most ``limit``."""
+        found: list[ComparedStudent] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            parameters = {"teacher": teacher, "after": cursor, "limit": min(limit - len(found), PAGE)}
+            page = self._transport.read(Comparison, "/compare", parameters=parameters)
+            found += page.students
+            cursor = page.next
+            if not page.has_more:
+                break
+        return found
 
     def close(self) -> None:
         """Close the connections to the service."""

@@ -248,6 +248,13 @@ def _submit(
     return JobState.model_validate(answer.json())
 
 
+def submission_body(spec: DistillationSpec | Mapping[str, Any]) -> dict[str, Any]:
+    """Write a specification as a request's body; what was left out is left to the service."""
+    if isinstance(spec, DistillationSpec):
+        return spec.model_dump(mode="json", include=spec.model_fields_set)
+    return dict(spec)
+
+
 class Jobs:
     """The jobs of a service."""
 
@@ -279,11 +286,7 @@ class Jobs:
         InvalidRequestError
             It names the fields at fault and their allowed values.
         """
-        body = (
-            spec.model_dump(mode="json", include=spec.model_fields_set)
-            if isinstance(spec, DistillationSpec)
-            else dict(spec)
-        )
+        body = submission_body(spec)
         if options is not None:
             body["options"] = dict(options)
         return Job(self._transport, _submit(self._transport, "/jobs", body, idempotency_key))

@@ -160,6 +160,57 @@ class CreatedKey(KeyState):
     key: str = Field(repr=False)
 
 
+class Estimate(Answer):
+    """What a job would take; times are there once a job of the same teacher has run through."""
+
+    teacher: str
+    student: str
+    teacher_parameters: int
+    student_parameters: int
+    teacher_gmacs: float
+    student_gmacs: float
+    unet_bytes: int
+    pipeline_bytes: int
+    checkpoint_bytes: int
+    training_memory_bytes: int
+    drawn_pictures: int | None = None
+    flops: dict[str, float] = {}
+    seconds: dict[str, float] | None = None
+    total_seconds: float | None = None
+
+
+class Measured(Answer):
+    """What a model costs, and its scores by split of the captions."""
+
+    parameters: int | None = None
+    gmacs: float | None = None
+    seconds_per_picture: float | None = None
+    scores: dict[str, dict[str, float]] = {}
+
+
+class ComparedStudent(Answer):
+    """A student, and its teacher as the same job measured it."""
+
+    job_id: str
+    name: str
+    finished_at: datetime | None = None
+    training_steps: int
+    batch_size: int
+    sampler_steps: int
+    pictures: int | None = None
+    student: Measured
+    teacher: Measured
+
+
+class Comparison(Answer):
+    """One page of the students of one teacher, the newest first."""
+
+    teacher: str
+    students: list[ComparedStudent]
+    has_more: bool = False
+    next: str | None = None
+
+
 class Page(Answer, Generic[Item]):
     """One page of a list; ``next`` is the cursor of the page that follows."""
 

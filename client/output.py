@@ -52,3 +52,8 @@ def duration(seconds: float) -> str:
 def millions(count: float) -> str:
     """Write a number of parameters in millions."""
     return f"{count / 1e6:.1f}M"
+
+
+def megabytes(count: float) -> str:
+    """Write a number of bytes in megabytes."""
+    return f"{count / 1e6:,.1f} MB"

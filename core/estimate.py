@@ -49,6 +49,8 @@ class Estimate(BaseModel):
         Disk that the training's checkpoints take.
     training_memory_bytes
         Peak memory of the training.
+    drawn_pictures
+        Pictures that the teacher draws to train on; None where that depends on a caption set of unknown size.
     flops
         Floating-point operations of each phase.
     seconds
@@ -66,6 +68,7 @@ class Estimate(BaseModel):
     pipeline_bytes: int
     checkpoint_bytes: int
     training_memory_bytes: int
+    drawn_pictures: int | None
     flops: dict[str, float]
     seconds: dict[str, float] | None = None
 
@@ -99,7 +102,8 @@ def estimate_job(
     ours = unet_layout(choice.config, prompt_tokens=teacher.prompt_tokens)
     dtype = next(iter(safetensors_header(weight_files(teacher.path / "unet")[0]).values()))["dtype"]
     unet_bytes = safetensors_size(ours, dtype)
-    forward, training = _operations(spec, theirs, ours, _drawn_count(spec, caption_count))
+    drawn = _drawn_count(spec, caption_count)
+    forward, training = _operations(spec, theirs, ours, drawn or 0)
     phases = [phase for phase in ("latents", "training", "few_step", "evaluation") if forward.get(phase)]
     return Estimate(
         student=choice.describe()["name"],
@@ -111,6 +115,7 @@ def estimate_job(
         pipeline_bytes=exported_unet_bytes(ours, dtype, spec.export) + _size_of_parts(teacher),
         checkpoint_bytes=CHECKPOINTS_ON_DISK * STUDENT_COPIES * FLOAT32_BYTES * ours.parameters,
         training_memory_bytes=training_memory(teacher, spec, theirs, ours, rate),
+        drawn_pictures=drawn,
         flops={phase: forward[phase] + training.get(phase, 0) for phase in phases},
         seconds=rate
         and {
@@ -160,14 +165,14 @@ def _unet_calls(drawing: LatentsSpec | EvaluationSpec) -> int:
     return (drawing.steps + (drawing.sampler == "pndm")) * (2 if drawing.guidance_scale > 1 else 1)
 
 
-def _drawn_count(spec: DistillationSpec, caption_count: int | None) -> int:
+def _drawn_count(spec: DistillationSpec, caption_count: int | None) -> int | None:
     if caption_count is None and isinstance(spec.captions, InlineCaptions):
         caption_count = len(set(spec.captions.texts))
     if isinstance(spec.drawn, DrawnByText):
         return len(set(spec.drawn.texts))
     if isinstance(spec.drawn, DrawnByCount):
         return spec.drawn.count if caption_count is None else min(spec.drawn.count, caption_count)
-    return round(spec.drawn.fraction * (caption_count or 0))
+    return None if caption_count is None else round(spec.drawn.fraction * caption_count)
 
 
 def _size_of_parts(teacher: TeacherInfo) -> int:

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-CELL = 128
-GAP = 6
-LINE = 14
-CAPTION_LINES = 3
+from core.grid_layout import CAPTION_LINES, CELL, GAP, LABEL_WIDTH, LINE
+
 CAPTION_CHARACTERS = 21
-LABEL_WIDTH = 84
 TITLE_HEIGHT = 26
 
 

@@ -41,6 +41,7 @@ from core.students import (
     fitting_presets,
     student_name,
 )
+from core.unet_layout import UNetLayout, unet_layout
 
 __all__ = [
     "MAX_CAPTION_CHARACTERS",
@@ -72,6 +73,7 @@ __all__ = [
     "StudentPreset",
     "TeacherInfo",
     "TrainingSpec",
+    "UNetLayout",
     "UnknownTeacherError",
     "UploadedCaptions",
     "WidthStudent",
@@ -81,6 +83,7 @@ __all__ = [
     "fitting_presets",
     "list_teachers",
     "student_name",
+    "unet_layout",
 ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from embedded import processes
-from embedded.first_key import ensure_first_key
+from embedded.first_key import KEY_FILE, ensure_first_key
 from embedded.ports import LOOPBACK, PortBook
 from embedded.processes import Command
 from embedded.server import Site
@@ -37,7 +37,9 @@ def start_services(
     report("api: starting")
     port = PortBook(site.data_dir / "ports.json").take(["api"])["api"]
     api_url = f"http://{LOOPBACK}:{port}"
-    stack = _start(stack, _api_command(site, environment, port), lambda: _answers(f"{api_url}/readyz"))
+    # Whoever opens the dashboard on this machine is its owner; the key is made once the API answers.
+    of_api = {"DASHBOARD_KEY_FILE": str((site.data_dir / KEY_FILE).resolve()), **environment}
+    stack = _start(stack, _api_command(site, of_api, port), lambda: _answers(f"{api_url}/readyz"))
     ensure_first_key(site.data_dir, api_url, environment)
 
     report("worker: starting")

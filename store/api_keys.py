@@ -17,10 +17,11 @@ from store.errors import (
 )
 from store.ids import new_id, parse_id
 from store.key_format import SHOWN_CHARACTERS, digest_of, new_key
-from store.models import SCOPES, ApiKey, Scope
+from store.models import SCOPES, ApiKey, Scope, Tenant
 from store.tenancy import tenant_of
 
 USE_IS_NOTED_EVERY = timedelta(minutes=1)
+UNKNOWN = "There is no such key, or it was revoked."
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class Caller:
     tenant_id: str
     key_id: str
     scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """A caller, and what people call the key and its tenant."""
+
+    caller: Caller
+    key_name: str
+    tenant_name: str
 
 
 @dataclass(frozen=True)
@@ -132,8 +142,25 @@ def find_caller(session: Session, *, key: str, pepper: str, now: datetime) -> Ca
     """
     digest = digest_of(key, pepper)
     row = session.scalars(select(ApiKey).where(ApiKey.digest == digest)).one_or_none()
-    if row is None or not hmac.compare_digest(row.digest, digest) or row.revoked_at is not None:
-        raise InvalidApiKeyError("There is no such key, or it was revoked.")
+    if row is None or not hmac.compare_digest(row.digest, digest):
+        raise InvalidApiKeyError(UNKNOWN)
+    return _caller_of(session, row, now)
+
+
+def find_bearer(session: Session, *, key_id: str, now: datetime) -> Bearer:
+    """Check a key that its bearer has shown before, by its id; errors as those of `find_caller`."""
+    query = select(ApiKey, Tenant.name).join(Tenant, Tenant.id == ApiKey.tenant_id)
+    found = session.execute(query.where(ApiKey.id == key_id)).one_or_none()
+    if found is None:
+        raise InvalidApiKeyError(UNKNOWN)
+    row, tenant_name = found
+    return Bearer(_caller_of(session, row, now), row.name, tenant_name)
+
+
+def _caller_of(session: Session, row: ApiKey, now: datetime) -> Caller:
+    """Say whose a key is, unless it is good no more."""
+    if row.revoked_at is not None:
+        raise InvalidApiKeyError(UNKNOWN)
     if row.expires_at is not None and row.expires_at <= now:
         raise ExpiredApiKeyError(f"The key has expired at {row.expires_at:%Y-%m-%dT%H:%M:%SZ}.")
     if row.last_used_at is None or row.last_used_at < now - USE_IS_NOTED_EVERY:

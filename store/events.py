@@ -99,6 +99,30 @@ def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1
     return Page(items=items, has_more=has_more, next=str(items[-1].sequence) if has_more else None)
 
 
+def list_latest_events(
+    session: Session, job_id: str, *, limit: int, types: Sequence[str] = (), without: Sequence[str] = ()
+) -> list[JobEvent]:
+    """List the last of a job's events, in order.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job.
+    limit
+        Most events to return.
+    types
+        Only events of these types; of all by default.
+    without
+        No events of these types.
+    """
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type.not_in(without))
+    if types:
+        query = query.where(JobEvent.type.in_(types))
+    return list(session.scalars(query.order_by(JobEvent.sequence.desc()).limit(limit)))[::-1]
+
+
 def ends_the_job(event: JobEvent) -> bool:
     """Tell whether this event ended the job; only a retry can be followed by further ones."""
     return event.type == STATUS_EVENT and event.data.get("status") in TERMINAL_STATUSES

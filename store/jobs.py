@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, extract, func, select, true, update
+from sqlalchemy import ColumnElement, Text, and_, cast, delete, exists, extract, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
@@ -188,6 +188,7 @@ def list_jobs(
     limit: int = 20,
     status: Status | None = None,
     teacher: str | None = None,
+    search: str | None = None,
 ) -> Page[Job]:
     """List jobs with their transitions, the newest first.
 
@@ -201,6 +202,8 @@ def list_jobs(
         Most jobs to return.
     status, teacher
         Only jobs that have these.
+    search
+        Only jobs whose id, teacher or student holds every one of these words.
     """
     query = select(Job).options(selectinload(Job.transitions)).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
@@ -212,10 +215,19 @@ def list_jobs(
         query = query.where(Job.status == status)
     if teacher is not None:
         query = query.where(Job.teacher == teacher)
+    if search is not None:
+        query = query.where(*_holds_words(search))
     rows = list(session.scalars(query))
     items = rows[:limit]
     has_more = len(rows) > limit
     return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+
+
+def _holds_words(search: str) -> list[ColumnElement[bool]]:
+    """Conditions on a job that it is called so; a name such as ``width-0.75`` counts as two words."""
+    text = func.concat_ws(" ", cast(Job.id, Text), Job.teacher, Job.spec["student"].astext)
+    words = search.replace("-", " ").split()
+    return [text.icontains(word, autoescape=True) for word in words]
 
 
 def claim_job(

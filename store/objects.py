@@ -7,7 +7,7 @@ repeat.
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -122,6 +122,31 @@ class ObjectStore:
         if "sha256" not in head["Metadata"]:
             raise CorruptObjectError(f"Object {key} was stored without its digest.")
         return StoredObject(key=key, size=head["ContentLength"], sha256=head["Metadata"]["sha256"])
+
+    def read_object(self, key: str, *, last_bytes: int | None = None) -> bytes:
+        """Read a small object whole, or the end of a large one, for showing it.
+
+        Parameters
+        ----------
+        key
+            The object; `CorruptObjectError` when it is missing.
+        last_bytes
+            Read no more than so many bytes, the last ones.
+        """
+        wanted = "bytes=0-" if last_bytes is None else f"bytes=-{last_bytes}"
+        with failures_named():
+            try:
+                body = self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)["Body"]
+                with closing(body):
+                    content: bytes = body.read()
+                    return content
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status == 416:  # no byte of an empty object can be asked for
+                    return b""
+                if status != 404:
+                    raise
+                raise CorruptObjectError(f"Object {key} is missing.") from error
 
     def presigned_get(self, key: str, *, filename: str | None = None, expires_seconds: int = 3_600) -> str:
         """Make a link that lets its holder download one object for a while.

@@ -114,6 +114,11 @@ class Settings(BaseSettings):
     key_cache_seconds: float = Field(
         default=5, ge=0, description="A checked key is good for so long, also when it was revoked elsewhere."
     )
+    dashboard_key_file: Path | None = Field(
+        default=None,
+        description="File with the API key that visitors of the dashboard have without signing in; for a "
+        "service on one's own machine.",
+    )
     data_dir: Path = Field(
         default=Path(".condenser"), description="A worker's work folders and caches, and caption files."
     )
@@ -204,6 +209,11 @@ class Settings(BaseSettings):
     webhook_senders: int = Field(default=8, ge=0, description="Threads of an API process that send webhooks.")
     webhook_poll_seconds: float = Field(default=1, gt=0, description="Between two looks for due webhooks.")
     webhook_timeout_seconds: float = Field(default=15, gt=0, description="What a receiver has to answer.")
+
+    @field_validator("dashboard_key_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
 
     @field_validator("database_url")
     @classmethod

@@ -41,6 +41,11 @@ TEST_PEPPER = "a pepper that only tests are made with"
 _run_locks: list[Any] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the browser's tests keep what they see."""
+    parser.addoption("--screenshots", type=Path, help="folder for pictures of every page, from tests/browser")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give the run a folder, and keep the user's own servers and settings out of reach."""
     from store.settings import Settings

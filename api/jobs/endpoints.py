@@ -116,9 +116,19 @@ def list_jobs(
     limit: Limit = 20,
     status: Status | None = None,
     teacher: Annotated[str | None, Query(max_length=512, pattern=NO_NUL)] = None,
+    search: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            pattern=NO_NUL,
+            description="Only jobs whose id, teacher or student holds all these words.",
+        ),
+    ] = None,
 ) -> ListPage[schemas.JobSummary]:
     """List jobs, the newest first."""
-    return service.list_jobs(services, after=after, limit=limit, status=status, teacher=teacher)
+    return service.list_jobs(
+        services, after=after, limit=limit, status=status, teacher=teacher, search=search
+    )
 
 
 @router.get(

@@ -40,12 +40,16 @@ def changed_submission(
     RequestValidationError
         It names the fields at fault.
     """
-    whole = _merged(Submission, {**spec, "options": options.model_dump(mode="json")}, changes)
+    return read_submission(_merged(Submission, {**spec, "options": options.model_dump(mode="json")}, changes))
+
+
+def read_submission(document: Mapping[str, Any]) -> Submission:
+    """Read a submission that did not come as a request's body; `RequestValidationError` as if it had."""
     try:
-        return Submission.model_validate(whole)
+        return Submission.model_validate(document)
     except ValidationError as error:
         located = [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors(include_url=False)]
-        raise RequestValidationError(located, body=whole) from error
+        raise RequestValidationError(located, body=document) from error
 
 
 def _merged(model: type[BaseModel], base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,11 +123,19 @@ def clone_job(
 
 
 def list_jobs(
-    services: TenantServices, *, after: str | None, limit: int, status: Status | None, teacher: str | None
+    services: TenantServices,
+    *,
+    after: str | None,
+    limit: int,
+    status: Status | None,
+    teacher: str | None,
+    search: str | None = None,
 ) -> ListPage[schemas.JobSummary]:
     """List jobs, the newest first."""
     with services.transaction() as session:
-        page = jobs.list_jobs(session, after=after, limit=limit, status=status, teacher=teacher)
+        page = jobs.list_jobs(
+            session, after=after, limit=limit, status=status, teacher=teacher, search=search
+        )
     items = [schemas.JobSummary.of(job) for job in page.items]
     return ListPage(items=items, has_more=page.has_more, next=page.next)
 

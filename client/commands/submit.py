@@ -12,7 +12,8 @@ from client.address import address_of
 from client.commands.captions import captions_of
 from client.commands.watch import follow
 from client.jobs import Job
-from client.output import tell, write_json, write_line
+from client.models import Estimate
+from client.output import duration, megabytes, millions, tell, write_json, write_line, write_table
 
 Settings = Annotated[
     list[str] | None,
@@ -61,6 +62,9 @@ def submit(
     ] = None,
     settings: Settings = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Then watch the job.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say what the job would take; submit nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
 ) -> None:
     """Submit a job. Options override the file."""
@@ -87,6 +91,9 @@ def submit(
         for path, value in options:
             if value is not None:
                 _put(spec, path, value)
+        if estimate:
+            _report_estimate(condenser.estimate(spec), as_json)
+            return
         job = condenser.jobs.create(spec)
         _report(job, as_json)
         if watch:
@@ -107,6 +114,29 @@ def _report(job: Job, as_json: bool) -> None:
         return
     write_line(job.id)
     tell(f"{job.status}; `condenser watch {job.id}` shows it")
+
+
+def _report_estimate(estimate: Estimate, as_json: bool) -> None:
+    if as_json:
+        write_json(estimate.model_dump(mode="json"))
+        return
+    pictures = "not known" if estimate.drawn_pictures is None else str(estimate.drawn_pictures)
+    rows = [
+        ("teacher", estimate.teacher),
+        ("student", estimate.student),
+        ("parameters", f"{millions(estimate.student_parameters)} of {millions(estimate.teacher_parameters)}"),
+        ("GMACs a pass", f"{estimate.student_gmacs:.3g} of {estimate.teacher_gmacs:.3g}"),
+        ("teacher pictures", pictures),
+        ("training memory", megabytes(estimate.training_memory_bytes)),
+        ("checkpoints", megabytes(estimate.checkpoint_bytes)),
+        ("exported weights", megabytes(estimate.pipeline_bytes)),
+    ]
+    if estimate.seconds and estimate.total_seconds is not None:
+        rows += [(f"time of {phase}", duration(seconds)) for phase, seconds in estimate.seconds.items()]
+        rows.append(("time", duration(estimate.total_seconds)))
+    else:
+        rows.append(("time", "not known before a job of this teacher has run through"))
+    write_table(["what", "estimate"], rows)
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.sessions import COOKIE
 from core.spec import DistillationSpec
 from store.api_keys import Caller
 from store.database import server_now, transaction
@@ -27,6 +29,7 @@ from store.jobs import Claim, claim_job, create_job, finish_succeeded
 from store.key_format import new_key
 from store.leases import record_events
 from store.models import DEFAULT_TENANT_ID
+from store.session_tokens import new_session_token
 from store.settings import Settings
 from tests.conftest import TEST_PEPPER
 
@@ -149,6 +152,13 @@ def check_declared(app: FastAPI, response: httpx.Response) -> None:
     assert status in responses, f"{name} answered {status}, and declares {sorted(responses)} only"
     contents = responses[status].get("content", {})
     assert not media_type or media_type in contents, f"{name} answered {status} as undeclared {media_type}"
+
+
+def visit(client: httpx.Client, key_id: str) -> None:
+    """Give a client the cookie of a session, as the sign-in does."""
+    expires_at = datetime.now(UTC) + timedelta(hours=1)
+    token = new_session_token(key_id, expires_at=expires_at, pepper=TEST_PEPPER)
+    client.cookies.set(COOKIE, token, domain="127.0.0.1")
 
 
 @contextmanager

@@ -73,7 +73,9 @@ def test_no_route_is_left_out_of_the_description(offline_settings: Settings, off
         for route in iter_route_contexts(create_app(offline_settings).routes)
         for method in route.methods or ()
     }
-    assert {path for _, path in routes - described} == {"/openapi.json", "/docs", "/docs/style.css"}
+    undescribed = {path for _, path in routes - described}
+    pages = {path for path in undescribed if path == "/" or path.startswith("/ui/")}
+    assert undescribed - pages == {"/openapi.json", "/docs", "/docs/style.css"}
     assert described < routes
 
 
@@ -148,8 +150,9 @@ def test_a_scope_opens_its_routes_and_no_others(http: httpx.Client, make_key: Ke
     for method, path, _ in operations(http):
         if path in PUBLIC:
             continue
+        changes_nothing = method == "GET" or path == "/estimates"
         needed = (
-            {"admin"} if path.startswith("/keys") else {"read", "write"} if method == "GET" else {"write"}
+            {"admin"} if path.startswith("/keys") else {"read", "write"} if changes_nothing else {"write"}
         )
         nobody = re.sub(r"{\w+}", "nobody", path)
         answer = http.request(method, nobody, headers=headers)

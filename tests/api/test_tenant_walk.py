@@ -8,19 +8,24 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import iter_route_contexts
 from sqlalchemy import Engine, text
 
+from api.app import create_app
 from core.spec import DistillationSpec
 from store.api_keys import create_key
 from store.database import server_now, transaction
 from store.events import NewEvent
 from store.jobs import claim_job, create_job, finish_succeeded
 from store.leases import NewArtifact, add_artifacts, record_events
+from store.objects import ObjectStore
 from store.settings import Settings
+from tests.api.conftest import visit
 
 BODIES: dict[tuple[str, str], Any] = {("PATCH", "/webhooks/{webhook_id}"): {"description": "changed"}}
 """What a route must be sent to get as far as looking for the id."""
@@ -35,8 +40,8 @@ class Resident:
     http: httpx.Client
     webhook_id: str = ""
 
-    def make_job_id(self) -> str:
-        """A job that has succeeded and left events, curves and files."""
+    def make_job_id(self, **paths: str) -> str:
+        """A job that has succeeded and left events, curves and files, each at its kind's name by default."""
         with transaction(self.engine, tenant_id=self.tenant_id) as session:
             now = server_now(session)
             spec = DistillationSpec(teacher="tiny", student="b-tiny")
@@ -48,7 +53,9 @@ class Resident:
             told = [NewEvent("metrics", {"step": 1, "values": {"loss": 1.0}})]
             record_events(session, **lease, events=told, position=1)
             files = [
-                NewArtifact(path=kind, kind=kind, step=1, key=f"{job_id}/{kind}", size=5, sha256="0")
+                NewArtifact(
+                    path=paths.get(kind, kind), kind=kind, step=1, key=f"{job_id}/{kind}", size=5, sha256="0"
+                )
                 for kind in ("student_archive", "checkpoint_file", "sample", "log")
             ]
             add_artifacts(session, **lease, artifacts=files, event=None)
@@ -95,9 +102,10 @@ def resident(
                 scopes=["write", "admin"],
                 pepper=api_settings.required_pepper(),
                 now=server_now(session),
-            ).key
-        headers = {"Authorization": f"Bearer {key}"}
+            )
+        headers = {"Authorization": f"Bearer {key.key}", "Origin": str(http.base_url).rstrip("/")}
         clients.append(httpx.Client(base_url=http.base_url, headers=headers, timeout=20, trust_env=False))
+        visit(clients[-1], key.row.id)
         return Resident(tenant_id(name), engine, clients[-1])
 
     yield make
@@ -191,3 +199,68 @@ def test_equal_idempotency_keys_of_two_tenants_make_two_jobs(resident: Callable[
         assert answers[0].content == answers[1].content
         made.append(answers[0].json()["id"])
     assert made[0] != made[1]
+
+
+PAGE_QUERIES = {
+    "files": {"attempt": 1, "path": "sample.png"},
+    "picture": {"attempt": 1, "path": "sample.png"},
+    "log": {"attempt": 1},
+}
+"""What a page wants to be asked beside the id of a job."""
+MOVES = ("pause", "resume", "cancel", "retry", "delete")
+
+
+def page_requests(settings: Settings, job_id: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every request for a page that has an id in its path, or in the query of the form."""
+    for route in iter_route_contexts(create_app(settings).routes):
+        path = route.path or ""
+        if not path.startswith("/ui/") or "{job_id}" not in path:
+            continue
+        for method in route.methods or ():
+            for move in MOVES if "{move}" in path else ("",):
+                url = path.format(job_id=job_id, move=move)
+                assert "{" not in url
+                yield method, url, {"params": PAGE_QUERIES.get(url.rpartition("/")[2], {})}
+    yield "GET", "/ui/new", {"params": {"clone": job_id}}
+
+
+@pytest.mark.parametrize(("owner_name", "stranger_name"), [("default", "b"), ("b", "default"), ("a", "b")])
+def test_no_page_knows_a_job_of_another_tenant(
+    engine: Engine,
+    api_settings: Settings,
+    object_store: ObjectStore,
+    resident: Callable[[str], Resident],
+    tmp_path: Path,
+    owner_name: str,
+    stranger_name: str,
+) -> None:
+    owner, stranger = resident(owner_name), resident(stranger_name)
+    job_id = owner.make_job_id(log="trainer.log", sample="sample.png")
+    for kind in ("sample", "log"):
+        held = tmp_path / kind
+        held.write_bytes(b"held")
+        object_store.upload_file(held, f"{job_id}/{kind}")
+    requests = list(page_requests(api_settings, job_id))
+    assert len(requests) > 10
+    seen = set()
+    for method, url, request in requests:
+        before = everything(engine)
+        refused = stranger.http.request(method, url, **request)
+        assert (refused.status_code, "Not found" in refused.text) == (404, True), (method, url, refused.text)
+        assert everything(engine) == before, (method, url)
+        if not url.endswith("/delete"):
+            allowed = owner.http.request(method, url, **request)
+            assert allowed.status_code in {200, 307, 409}, (method, url, allowed.text)
+            seen.add(allowed.status_code)
+    assert seen == {200, 307, 409}, "a job that has ended can be moved nowhere, but deleted"
+
+
+def test_lists_on_pages_show_nothing_of_another_tenant(resident: Callable[[str], Resident]) -> None:
+    owner, stranger = resident("a"), resident("b")
+    job_id = owner.make_job_id()
+    for path in ("/", "/ui/fragments/jobs", "/ui/compare?teacher=tiny"):
+        assert job_id in owner.http.get(path).text
+        shown = stranger.http.get(path)
+        assert (shown.status_code, job_id in shown.text) == (200, False)
+    estimate = stranger.http.post("/estimates", json={"teacher": "tiny"}).json()
+    assert estimate["measured_on"] is None

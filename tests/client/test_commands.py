@@ -103,6 +103,39 @@ def test_teachers(run: Any) -> None:
     assert json.loads(run("teachers", "--json").stdout)[0]["id"] == "tiny"
 
 
+def test_an_estimate_submits_nothing(run: Any, condenser: Condenser) -> None:
+    told = dict(
+        line.split("\t")
+        for line in run("submit", "-", "--estimate", text=json.dumps(SPEC)).stdout.splitlines()
+    )
+    assert told["student"] == "b-small"
+    assert told["teacher pictures"] == "2"
+    assert told["time"].startswith("not known")
+    in_full = json.loads(run("submit", "-", "--estimate", "--json", text=json.dumps(SPEC)).stdout)
+    assert in_full["student_parameters"] < in_full["teacher_parameters"]
+    assert condenser.jobs.list() == []
+    assert (
+        "training.steps"
+        in run("submit", "-", "--estimate", "--steps", "0", text=json.dumps(SPEC), code=1).stderr
+    )
+
+
+def test_compare(run: Any, condenser: Condenser, worker: Worker) -> None:
+    assert run("compare", "tiny").stdout == ""
+    submitted = condenser.jobs.create(SPEC)
+    worker.take(submitted.id)
+    worker.succeed(
+        {
+            "teacher": {"parameters": 20_000_000, "gmacs": 2.0, "milliseconds_per_picture": 500.0},
+            "student": {"parameters": 5_000_000, "gmacs": 0.5, "milliseconds_per_picture": 250.0},
+        }
+    )
+    student, teacher = (line.split("\t") for line in run("compare", "tiny").stdout.splitlines())
+    assert student == ["b-small", submitted.id, "5.0M", "0.5", "0.25", "", ""]
+    assert teacher == ["tiny", submitted.id, "20.0M", "2", "0.5", "", ""]
+    assert "allowed: tiny" in run("compare", "nobody", code=1).stderr
+
+
 def test_watch_tells_the_figures_and_the_end(run: Any, condenser: Condenser, worker: Worker) -> None:
     job = condenser.jobs.create(SPEC)
     worker.take(job.id)

@@ -60,6 +60,22 @@ def test_a_training_sample_costs_what_was_counted(
     assert estimate.seconds is None
 
 
+def test_the_teacher_draws_as_many_pictures_as_there_are_captions_to_draw(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    def drawn(caption_count: int | None = None, **changes: Any) -> int | None:
+        return estimate_job(sd14, make_spec(**changes), caption_count=caption_count).drawn_pictures
+
+    bundled = {"captions": {"kind": "bundled"}}
+    inline = {"captions": {"kind": "inline", "texts": ["cat", "dog", "fish", "cat"]}}
+    assert drawn(**bundled, drawn={"count": 50}) == 50
+    assert drawn(20, **bundled, drawn={"count": 50}) == 20
+    assert drawn(**bundled, drawn={"fraction": 0.5}) is None
+    assert drawn(20, **bundled, drawn={"fraction": 0.5}) == 10
+    assert drawn(**inline, drawn={"count": 50}) == 3
+    assert drawn(**bundled, drawn={"texts": ["one", "two"]}) == 2
+
+
 def test_more_visited_states_and_directions_multiply_the_passes(
     sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
 ) -> None:

@@ -28,7 +28,12 @@ def test_the_owner_of_a_data_folder_never_has_to_think_of_a_key(data_dir: Path) 
         key = first_key(data_dir)
         assert key is not None
         assert stat.S_IMODE((data_dir / KEY_FILE).stat().st_mode) == 0o600
+        assert stack.api_url is not None
         assert (asked(stack.api_url, key), asked(stack.api_url, None)) == (200, 401)
+
+        with httpx.Client(base_url=stack.api_url, trust_env=False, follow_redirects=True) as browser:
+            page = browser.get("/ui/teachers").raise_for_status()
+        assert (page.url.path, "first key of this data folder" in page.text) == ("/ui/teachers", True)
 
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "HOME": str(data_dir)}
         command = [*COMMAND, "--data-dir", str(data_dir), "keys", "list"]
@@ -37,7 +42,6 @@ def test_the_owner_of_a_data_folder_never_has_to_think_of_a_key(data_dir: Path) 
         assert name == "first key of this data folder"
 
         everything = {**os.environ, **stack.environment()}
-        assert stack.api_url is not None
         ensure_first_key(data_dir, stack.api_url, everything)
         assert first_key(data_dir) == key, "a good key is kept"
         revoked = httpx.delete(

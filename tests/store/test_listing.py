@@ -58,6 +58,29 @@ def test_lists_are_filtered(engine: Engine, queued: Callable[[], str], now: date
             jobs.list_jobs(session, after="nonsense")
 
 
+def test_jobs_are_found_by_words_of_their_id_teacher_and_student(engine: Engine, now: datetime) -> None:
+    def create(**spec: object) -> str:
+        with transaction(engine) as session:
+            parsed = DistillationSpec.model_validate(spec)
+            return jobs.create_job(session, spec=parsed, queue="cpu", now=now).id
+
+    small = create(teacher="emoji-64", student="b-small")
+    wide = create(teacher="emoji-64", student={"width": 0.75})
+    other = create(teacher="100%_real")
+
+    def found(search: str) -> set[str]:
+        with transaction(engine) as session:
+            return {job.id for job in jobs.list_jobs(session, search=search).items}
+
+    assert found("width-0.75") == {wide}
+    assert found("EMOJI small") == {small}
+    assert found("small") == {small, other}
+    assert found(small[-8:]) == {small}
+    assert found("100%_r") == {other}
+    assert found("emoji%small") == set()
+    assert found("") == {small, wide, other}
+
+
 def test_one_key_makes_one_job_however_often_it_is_sent(
     engine: Engine, spec: DistillationSpec, now: datetime
 ) -> None:

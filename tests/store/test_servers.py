@@ -60,6 +60,18 @@ def test_a_link_opens_one_object_and_no_other(object_store: ObjectStore, tmp_pat
     refused.value.close()
 
 
+def test_an_object_is_read_whole_or_its_end(object_store: ObjectStore, tmp_path: Path) -> None:
+    for name, content in (("letters", b"abcdef"), ("nothing", b"")):
+        (tmp_path / name).write_bytes(content)
+        object_store.upload_file(tmp_path / name, name)
+    assert object_store.read_object("letters") == b"abcdef"
+    assert object_store.read_object("letters", last_bytes=2) == b"ef"
+    assert object_store.read_object("letters", last_bytes=99) == b"abcdef"
+    assert object_store.read_object("nothing") == object_store.read_object("nothing", last_bytes=9) == b""
+    with pytest.raises(CorruptObjectError):
+        object_store.read_object("missing")
+
+
 def test_links_are_signed_for_the_public_address(settings: Settings) -> None:
     public = settings.model_copy(update={"s3_public_endpoint_url": "https://files.example.org"})
     assert (

@@ -1,0 +1,1 @@
+"""The students of one teacher, side by side."""

@@ -1,0 +1,28 @@
+"""Routes of estimates."""
+
+from fastapi import APIRouter
+
+from api.estimates import schemas, service
+from api.jobs.endpoints import SubmissionBody
+from api.openapi import problems
+from api.request_headers import RequireJson
+from api.tenant_services import TenantServicesDependency
+
+router = APIRouter(tags=["estimates"])
+
+
+@router.post(
+    "/estimates",
+    summary="Estimate a job",
+    response_description="What the job would take.",
+    dependencies=[RequireJson],
+    responses=problems(400, 413, 415, 422, 503),
+)
+def estimate_job(services: TenantServicesDependency, submission: SubmissionBody) -> schemas.Estimate:
+    """Say what a job would take, without submitting it; the body is that of a submission.
+
+    Parameters and weights are exact, memory and disk are counted. Times are there once a job of the same
+    teacher has run through, and hold for machines like its own. The teacher must be on this server: there is
+    no estimate for one in an object store.
+    """
+    return service.estimate(services, submission)

@@ -1,0 +1,104 @@
+"""What a job would take: counted from configs, and timed by what an earlier job of the same teacher took.
+
+The API process has no accelerator to measure. A job that has run through in one attempt has: its operations
+over its seconds, phase by phase, are the rate that its successor will run at on the same class of machine.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from api.estimates import schemas
+from api.jobs.requests import Submission
+from api.jobs.validation import resolve_spec
+from api.tenant_services import TenantServices
+from core.estimate import Estimate, estimate_job
+from core.spec import BundledCaptions, DistillationSpec, TeacherInfo, find_teacher, list_teachers
+from store.errors import InvalidInputError
+from store.jobs import list_jobs
+from store.models import Job
+from store.phases import PhaseSpan, list_phases
+from store.remote_inputs import is_remote
+
+LOOKED_AT = 20
+RATE_OF_PHASE = {
+    # Latents may have been taken from the cache: drawing them is as fast as drawing for the evaluation.
+    "latents": ("evaluation",),
+    "training": ("training",),
+    "few_step": ("few_step", "training"),
+    "evaluation": ("evaluation",),
+}
+"""The phases whose rate is taken for a phase, the best one first."""
+
+
+def estimate(services: TenantServices, submission: Submission) -> schemas.Estimate:
+    """Estimate a job; `InvalidInputError` where it would be refused, or its teacher is not on this server."""
+    settings = services.settings
+    spec = resolve_spec(submission.spec, settings, services.remote_objects)
+    if is_remote(spec.teacher):
+        raise InvalidInputError(
+            "A job with this teacher may be submitted, but there is no estimate of it: the teacher is in an "
+            "object store, and what a job takes is counted from weight files on this server.",
+            field="teacher",
+        )
+    teacher = find_teacher(spec.teacher, settings.teachers_dirs)
+    teachers = {known.id: known for known in list_teachers(settings.teachers_dirs)}
+    counted = estimate_job(teacher, spec, caption_count=_caption_count(spec, teachers))
+    job, spans = _latest_whole_run(services, spec.teacher)
+    seconds = None
+    if job is not None:
+        earlier = DistillationSpec.model_validate(job.spec)
+        operations = estimate_job(teacher, earlier, caption_count=_caption_count(earlier, teachers)).flops
+        seconds = _seconds(counted, _rates(operations, spans))
+    return schemas.Estimate(
+        teacher=teacher.id,
+        **counted.model_dump(exclude={"seconds"}),
+        seconds=seconds,
+        total_seconds=sum(seconds.values()) if seconds else None,
+        measured_on=_measurement(job) if job is not None and seconds else None,
+    )
+
+
+def _caption_count(spec: DistillationSpec, teachers: Mapping[str, TeacherInfo]) -> int | None:
+    """Count the captions of a bundled set; those of a request are counted with the estimate."""
+    if not isinstance(spec.captions, BundledCaptions):
+        return None
+    teacher = teachers.get(spec.captions.name)
+    if teacher is None or teacher.caption_set is None:
+        return None
+    with teacher.caption_set.open(encoding="utf-8") as captions:
+        return len({line.strip() for line in captions if line.strip()})
+
+
+def _latest_whole_run(services: TenantServices, teacher: str) -> tuple[Job | None, list[PhaseSpan]]:
+    """Find the newest job of a teacher that succeeded at its first attempt on this service's queue."""
+    with services.transaction() as session:
+        page = list_jobs(session, teacher=teacher, status="succeeded", limit=LOOKED_AT)
+        for job in page.items:
+            if job.attempt == 1 and job.queue == services.settings.worker_queue:
+                return job, list_phases(session, job.id)
+    return None, []
+
+
+def _rates(operations: Mapping[str, float], spans: Iterable[PhaseSpan]) -> dict[str, float]:
+    """Operations a second of each phase of a job that has run."""
+    return {
+        span.phase: operations[span.phase] / span.seconds
+        for span in spans
+        if span.seconds and operations.get(span.phase)
+    }
+
+
+def _seconds(counted: Estimate, rates: Mapping[str, float]) -> dict[str, float] | None:
+    """Time of every phase; None where the rate of one is not known."""
+    seconds = {}
+    for phase, operations in counted.flops.items():
+        rate = next((rates[other] for other in RATE_OF_PHASE[phase] if other in rates), None)
+        if rate is None:
+            return None
+        seconds[phase] = operations / rate
+    return seconds
+
+
+def _measurement(job: Job) -> schemas.Measurement | None:
+    if job.finished_at is None:
+        return None
+    return schemas.Measurement(job_id=job.id, queue=job.queue, finished_at=job.finished_at)

@@ -1,0 +1,1 @@
+"""The dashboard: pages for people, rendered here from the same services that the public API uses."""

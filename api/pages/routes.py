@@ -1,0 +1,23 @@
+"""All routes of the pages; none of them is part of the public API.
+
+Only the sign-in and what it is drawn with are there for everybody.
+"""
+
+from fastapi import APIRouter, Response
+
+from api.pages import assets, compare, job, job_list, new_job, sign_in, teachers
+from api.pages.rendering import PageRoute
+from api.pages.session import SIGNED_IN
+from store.errors import NotFoundError
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+for part in (assets, sign_in):
+    router.include_router(part.router)
+for part in (job_list, new_job, compare, teachers, job):
+    router.include_router(part.router, dependencies=[SIGNED_IN])
+
+
+@router.get("/ui/{rest:path}", dependencies=[SIGNED_IN])
+async def refuse_unknown(rest: str) -> Response:
+    """Say on a page that there is no such page."""
+    raise NotFoundError("There is no page at this address.")

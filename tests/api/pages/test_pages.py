@@ -1,0 +1,140 @@
+"""Pages as HTTP: what they carry, what they refuse, and what goes wrong in words."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from api.jobs.requests import Submission
+from api.pages import spec_form
+
+PAGES = ("/", "/ui/new", "/ui/compare", "/ui/teachers")
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def own(http: httpx.Client) -> dict[str, str]:
+    """What a browser sends with a form of our own."""
+    return FORM | {"Origin": str(http.base_url).rstrip("/")}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_runs_and_loads_nothing_but_our_own(http: httpx.Client, path: str) -> None:
+    answer = http.get(path).raise_for_status()
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["cache-control"] == "no-store"
+    assert not re.findall(r"<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=", answer.text)
+    assert re.findall(r'(?:src|href)="(?!/|#)[^"]*"', answer.text) == []
+
+
+def test_assets_are_kept_for_as_long_as_their_name(http: httpx.Client) -> None:
+    names = re.findall(r'(?:src|href)="(/ui/static/[^"]+)"', http.get("/ui/new").text)
+    assert len(names) >= 6
+    for name in names:
+        answer = http.get(name).raise_for_status()
+        assert "immutable" in answer.headers["cache-control"]
+        plain = http.get(name, headers={"Accept-Encoding": "identity"})
+        assert plain.content == answer.content
+        assert "content-encoding" not in plain.headers
+    stale = re.sub(r"\.[0-9a-f]{12}\.", ".000000000000.", names[-1])
+    assert http.get(stale).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/ui/nothing", "/ui/jobs/nothing", "/ui/jobs/nothing/files?attempt=1&path=a"]
+)
+def test_what_is_not_there_is_told_on_a_page(http: httpx.Client, path: str) -> None:
+    answer = http.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "Not found" in answer.text
+
+
+def test_an_address_that_is_not_valid_is_told_on_a_page(http: httpx.Client) -> None:
+    answer = http.get("/", params={"search": "a\x00b"})
+    assert (answer.status_code, "This address is not valid" in answer.text) == (422, True)
+    assert http.get("/", params={"after": "nonsense"}).status_code == 422
+
+
+def test_without_the_database_a_page_says_so_and_no_more(offline: httpx.Client) -> None:
+    answer = offline.get("/")
+    assert answer.status_code == 503
+    assert "Try again in a moment" in answer.text
+    assert "127.0.0.1" not in answer.text
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://evil.example"}, {"Origin": "null"}])
+def test_a_form_of_another_page_changes_nothing(
+    http: httpx.Client, jobs: Any, headers: dict[str, str]
+) -> None:
+    job_id = jobs.submit()
+    for path in (f"/ui/jobs/{job_id}/cancel", f"/ui/jobs/{job_id}/delete", "/ui/new"):
+        assert http.post(path, headers=FORM | headers).status_code == 403
+    assert http.get(f"/jobs/{job_id}").json()["status"] == "queued"
+
+
+def test_a_form_of_our_own_moves_a_job_and_shows_it(http: httpx.Client, jobs: Any) -> None:
+    job_id = jobs.submit()
+    answer = http.post(f"/ui/jobs/{job_id}/cancel", headers=own(http))
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/ui/jobs/{job_id}")
+    assert http.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
+    again = http.post(f"/ui/jobs/{job_id}/cancel", headers=own(http))
+    assert again.status_code == 409
+    assert "has already ended" in again.text
+    told_by_fetch = {"Sec-Fetch-Site": "same-origin"}
+    retried = http.post(f"/ui/jobs/{job_id}/retry", headers=FORM | told_by_fetch, content="from_scratch=on")
+    assert retried.status_code == 303
+    assert http.get(f"/jobs/{job_id}").json()["status"] == "queued"
+    assert http.post(f"/ui/jobs/{job_id}/delete", headers=own(http)).headers["location"] == "/"
+    assert http.get(f"/jobs/{job_id}").status_code == 404
+
+
+def test_one_form_makes_one_job(http: httpx.Client) -> None:
+    page = http.get("/ui/new").text
+    (key,) = re.findall(r'name="idempotency_key" value="([^"]+)"', page)
+    spec = {"teacher": "tiny", "captions": {"kind": "inline", "texts": ["cat", "dog"]}, "drawn": {"count": 2}}
+    form = spec_form.write_form(Submission.model_validate(spec).model_dump(mode="json"))
+    form["idempotency_key"] = [key]
+    first = http.post("/ui/new", data=form, headers=own(http))
+    again = http.post("/ui/new", data=form, headers=own(http))
+    assert (first.status_code, again.status_code) == (303, 303)
+    assert first.headers["location"] == again.headers["location"]
+    changed = http.post("/ui/new", data={**form, "seed": ["5"]}, headers=own(http))
+    assert changed.status_code == 409
+    assert "made a job already" in changed.text
+    assert key not in changed.text
+    (job,) = http.get("/jobs").json()["items"]
+    assert first.headers["location"] == f"/ui/jobs/{job['id']}"
+
+
+def test_a_form_with_a_wrong_field_comes_back_with_the_words_at_the_field(http: httpx.Client) -> None:
+    form = spec_form.write_form(Submission(teacher="tiny").model_dump(mode="json"))
+    form["training.steps"] = ["<b>many"]
+    answer = http.post("/ui/new", data=form, headers=own(http))
+    assert answer.status_code == 422
+    assert 'id="training.steps-error"' in answer.text
+    assert 'value="&lt;b&gt;many"' in answer.text
+    assert http.get("/jobs").json()["items"] == []
+
+
+def test_a_form_that_is_no_form_is_refused(http: httpx.Client) -> None:
+    as_json = own(http) | {"content-type": "application/json"}
+    assert http.post("/ui/new", content="{}", headers=as_json).status_code == 415
+    many = "&".join(f"field{number}=1" for number in range(1_500))
+    assert http.post("/ui/new", content=many, headers=own(http)).status_code == 415
+
+
+def test_a_list_that_is_shown_already_is_not_sent_again(http: httpx.Client, jobs: Any) -> None:
+    job_id = jobs.submit()
+    fragment = http.get("/ui/fragments/jobs").raise_for_status().text
+    (seen,) = re.findall(r'name="seen" value="([^"]+)"', fragment)
+    assert http.get("/ui/fragments/jobs", params={"seen": seen}).status_code == 204
+    jobs.claim(job_id)
+    assert "running" in http.get("/ui/fragments/jobs", params={"seen": seen}).text
+
+
+def test_pages_are_no_part_of_the_public_api(offline: httpx.Client) -> None:
+    paths = offline.get("/openapi.json").json()["paths"]
+    assert [path for path in paths if path == "/" or path.startswith("/ui")] == []

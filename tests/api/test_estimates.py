@@ -1,0 +1,110 @@
+"""Estimates over HTTP: counted at once, timed by what an earlier job took."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from store.events import NewEvent
+from store.objects import ObjectStore
+from store.settings import Settings
+
+SPEC: dict[str, Any] = {
+    "teacher": "tiny",
+    "captions": {"kind": "inline", "texts": ["cat", "dog", "fish"]},
+    "drawn": {"count": 2},
+    "training": {"steps": 100, "batch_size": 8},
+}
+
+
+def run_through(jobs: Any, spec: dict[str, Any]) -> str:
+    """Let a job go through its phases as a worker reports them."""
+    job_id: str = jobs.submit(**spec)
+    claim = jobs.claim(job_id)
+    phases = ("captions", "latents", "training", "evaluation", "export")
+    for position, phase in enumerate(phases, start=1):
+        jobs.report(claim, [NewEvent("phase", {"phase": phase})], position=position)
+    jobs.succeed(claim)
+    return job_id
+
+
+def test_an_estimate_is_counted_and_nothing_is_submitted(http: httpx.Client) -> None:
+    estimate = http.post("/estimates", json=SPEC).raise_for_status().json()
+    assert estimate["student"] == "b-small"
+    assert 0 < estimate["student_parameters"] < estimate["teacher_parameters"]
+    assert estimate["drawn_pictures"] == 2
+    assert (estimate["seconds"], estimate["total_seconds"], estimate["measured_on"]) == (None, None, None)
+    longer = http.post("/estimates", json=SPEC | {"training": {"steps": 200, "batch_size": 8}}).json()
+    assert longer["flops"]["training"] == pytest.approx(2 * estimate["flops"]["training"])
+    assert http.get("/jobs").json()["items"] == []
+
+
+def test_a_budget_tells_which_student_it_chooses(http: httpx.Client) -> None:
+    whole = http.post("/estimates", json=SPEC).json()["teacher_parameters"]
+    chosen = http.post("/estimates", json=SPEC | {"student": {"max_params": whole // 2}}).json()
+    assert chosen["student"] in {"b-tiny", "c-tiny", "c-micro", "width-0.5", "width-0.75"}
+    assert chosen["student_parameters"] <= whole // 2
+
+
+def test_times_are_reckoned_from_a_job_that_has_run_through(http: httpx.Client, jobs: Any) -> None:
+    job_id = run_through(jobs, SPEC)
+    same = http.post("/estimates", json=SPEC).raise_for_status().json()
+    assert same["measured_on"]["job_id"] == job_id
+    assert same["seconds"].keys() == {"latents", "training", "evaluation"}
+    assert same["total_seconds"] == pytest.approx(sum(same["seconds"].values()))
+    longer = http.post("/estimates", json=SPEC | {"training": {"steps": 300, "batch_size": 8}}).json()
+    assert longer["seconds"]["training"] == pytest.approx(3 * same["seconds"]["training"])
+    assert longer["seconds"]["evaluation"] == pytest.approx(same["seconds"]["evaluation"])
+    transfer = SPEC | {"few_step": {"training_steps": 10}}
+    assert http.post("/estimates", json=transfer).json()["seconds"]["few_step"] > 0
+
+
+def test_a_job_of_another_class_of_machine_tells_no_time(
+    http: httpx.Client, jobs: Any, api_settings: Settings, serve: Callable[..., Any]
+) -> None:
+    run_through(jobs, SPEC)  # on the queue "cpu"
+    with serve(api_settings.model_copy(update={"worker_queue": "h100"})) as other:
+        assert other.post("/estimates", json=SPEC).json()["measured_on"] is None
+
+
+def test_of_a_teacher_in_an_object_store_it_is_said_that_there_is_no_estimate(
+    api_settings: Settings,
+    object_store: ObjectStore,
+    teachers_dir: Path,
+    tmp_path: Path,
+    serve: Callable[..., Any],
+) -> None:
+    index = tmp_path / "model_index.json"
+    parts = {"unet": ["diffusers", "UNet2DConditionModel"]}
+    index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts}))
+    for file in (index, *(teachers_dir / "tiny" / "unet").iterdir()):
+        folder = "" if file is index else "unet/"
+        object_store.upload_file(file, f"models/tiny/{folder}{file.name}")
+    prefix = f"s3://{api_settings.s3_bucket}/models"
+    with serve(api_settings.model_copy(update={"s3_teacher_prefixes": [prefix]})) as http:
+        spec = SPEC | {"teacher": f"{prefix}/tiny"}
+        refused = http.post("/estimates", json=spec)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "teacher")
+        assert "there is no estimate of it" in refused.json()["detail"]
+        assert http.post("/jobs", json=spec).status_code == 201
+        missing = http.post("/estimates", json=SPEC | {"teacher": f"{prefix}/nothing"}).json()
+        assert "holds no model_index.json" in missing["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"training": {"steps": 0}}, "training.steps"),
+        ({"teacher": "nobody"}, "teacher"),
+        ({"student": {"width": 0.123}}, "student.width"),
+        ({"student": {"max_params": 5}}, "student.max_params"),
+        ({"drawn": {"count": 4}}, "drawn.count"),
+    ],
+)
+def test_what_would_be_refused_is_refused(offline: httpx.Client, change: dict[str, Any], field: str) -> None:
+    answer = offline.post("/estimates", json=SPEC | change)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == field
