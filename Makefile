@@ -9,6 +9,9 @@ PACKAGES := api client core embedded store teachers worker
 # A test process for every processor, at most four: each wants memory of its own.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))')
 
+# The dashboard's tests drive the system's Chromium, or playwright's own, which is fetched where there is none.
+HAS_CHROMIUM := command -v chromium || command -v chromium-browser || command -v google-chrome
+
 .DELETE_ON_ERROR:
 .PHONY: help demo up down test pictures lint audit format lock clean
 
@@ -32,6 +35,7 @@ down: $(INSTALLED) ## Stop a service that was left running.
 	exec $(BIN)/condenser down
 
 test: $(INSTALLED) ## Run every test, real servers included.
+	@{ $(HAS_CHROMIUM); } >/dev/null || $(BIN)/python -m playwright install chromium
 	exec $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(PYTEST_OPTIONS)
 
 pictures: $(INSTALLED) ## Take a picture of every page of the dashboard, light and dark, wide and narrow.
