@@ -148,7 +148,6 @@ def create_job(
         bound = reserve(session, idempotency, job_id=job_id, now=now)
         if bound != job_id:
             return get_job(session, bound)
-    check_submission(session, spec.captions, quotas)
     job = Job(
         id=job_id,
         tenant_id=tenant_of(session),
@@ -167,7 +166,9 @@ def create_job(
     session.add(job)
     session.flush()
     record_move(session, job, GOOD_END, now=now)
-    return get_job(session, job_id)
+    written = get_job(session, job_id)
+    check_submission(session, written, spec.captions, quotas)
+    return written
 
 
 def get_job(session: Session, job_id: str, *, for_update: bool = False) -> Job:

@@ -53,13 +53,18 @@ class Quotas:
 NO_LIMITS = Quotas()
 
 
-def check_submission(session: Session, captions: CaptionSource, defaults: Quotas) -> None:
-    """Refuse a job that its tenant may not submit.
+def check_submission(session: Session, job: Job, captions: CaptionSource, defaults: Quotas) -> None:
+    """Refuse a job that its tenant may not submit, after it was written.
+
+    Submissions of a tenant wait for each other from here to their commits. So what is to be written is
+    written before: with every statement after this one fewer jobs a second can be submitted.
 
     Parameters
     ----------
     session
-        The transaction that goes on to write the job; it holds the tenant's row from here on.
+        The transaction that wrote the job; it holds the tenant's row from here on.
+    job
+        It does not count.
     captions
         The job's.
     defaults
@@ -75,7 +80,8 @@ def check_submission(session: Session, captions: CaptionSource, defaults: Quotas
     if quotas.captions_per_job is not None:
         _check_captions(captions, quotas.captions_per_job)
     if quotas.queued_jobs is not None:
-        queued = session.scalar(_count(Job.tenant_id == tenant.id, Job.status == "queued")) or 0
+        others = _count(Job.tenant_id == tenant.id, Job.status == "queued", Job.id != job.id)
+        queued = session.scalar(others) or 0
         if queued >= quotas.queued_jobs:
             raise QuotaExceededError(
                 f"{queued} jobs of tenant {tenant.name} are queued, and {quotas.queued_jobs} may be. "

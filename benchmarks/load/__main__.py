@@ -1,8 +1,8 @@
 """Measure what the service bears: ``python -m benchmarks.load``.
 
-Starts a stack of its own in a temporary folder, puts it under load, fills its database, puts it under the
-same load again, and compares a training with and without supervision. Everything stays on loopback. Writes
-``docs/results/load.json`` and ``docs/load.md``.
+Starts a stack of its own in a temporary folder, puts it under shares of the load and then the whole, fills
+its database, puts it under the same load again, and compares a training with and without supervision.
+Everything stays on loopback. Writes ``docs/results/load.json`` and ``docs/load.md``.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from core.files import write_json
 
 RESULT = REPOSITORY / "docs" / "results" / "load.json"
 PAGE = REPOSITORY / "docs" / "load.md"
+SHARES = (0.125, 0.25, 0.5)
 
 
 def main() -> None:
@@ -40,6 +41,13 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60, help="length of each load")
     parser.add_argument("--jobs", type=int, default=1_000, help="jobs submitted in that time")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="*",
+        default=SHARES,
+        help="shares of the load to begin with; none to skip",
+    )
     parser.add_argument("--filled-jobs", type=int, default=100_000, help="jobs in the filled database")
     parser.add_argument("--filled-points", type=int, default=10_000_000, help="metric points in it")
     parser.add_argument("--steps", type=int, default=400, help="steps of each training; 0 for none")
@@ -66,7 +74,7 @@ def main() -> None:
         write_json(RESULT, found)
         write_page(PAGE, found)
     print(json.dumps(found, indent=1))
-    if any(found[phase]["errors"] for phase in ("empty", "filled")):
+    if any(found[phase]["errors"] for phase in ("empty", "filled") if phase in found):
         raise SystemExit("there were errors")
 
 
@@ -76,6 +84,13 @@ def measure(folder: Path, plan: Plan, options: argparse.Namespace) -> dict[str, 
     with serving(folder / "data") as service:
         mover = [sys.executable, "-m", "benchmarks.load.mover"]
         with started(mover, service.environment, folder / "mover.log") as process:
+            found["shares"] = [
+                {
+                    "share": share,
+                    **_under_load(service, plan.lightened(share), psutil.Process(process.pid))[0],
+                }
+                for share in options.shares
+            ]
             found["empty"], template = _under_load(service, plan, psutil.Process(process.pid))
             if options.filled_jobs:
                 _tell(f"filling: {options.filled_jobs:,} jobs, {options.filled_points:,} points")

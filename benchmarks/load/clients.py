@@ -5,7 +5,7 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from benchmarks.load.connection import Connection, ConnectionLostError
@@ -33,6 +33,11 @@ class Plan:
     waiters: int = 50
     streamers: int = 50
     poll_seconds: float = 1.0
+
+    def lightened(self, share: float) -> "Plan":
+        """Return the plan with a share of the clients and of the jobs, at least one of each."""
+        names = ("jobs", "pollers", "waiters", "streamers")
+        return replace(self, **{name: max(1, round(share * getattr(self, name))) for name in names})
 
 
 @dataclass

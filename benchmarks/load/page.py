@@ -25,7 +25,10 @@ def write_page(page: Path, found: Mapping[str, Any]) -> None:
     """Write the page from the figures of a run."""
     plan, machine = found["plan"], found["machine"]
     shape = {**plan, **machine, "minutes": found["seconds"] / 60, "load_seconds": plan["seconds"]}
-    parts = [INTRODUCTION.format(**shape), _latencies(found), _resources(found)]
+    parts = [INTRODUCTION.format(**shape), _latencies(found)]
+    if found["shares"]:
+        parts.append(_shares(found))
+    parts.append(_resources(found))
     if "supervising" in found:
         parts.append(_supervising(found["supervising"]))
     page.write_text("\n".join(parts), encoding="utf-8")
@@ -52,6 +55,20 @@ def _latencies(found: Mapping[str, Any]) -> str:
             f"{found['fill_seconds']:.0f} s. It changes the 99th percentile {changes}; the aim is {CHANGE:g}."
         )
     return "\n".join(["## Latencies", "", *lines, "", *(f"- {line}" for line in told), ""])
+
+
+def _shares(found: Mapping[str, Any]) -> str:
+    titles = ("share of the load", *(f"`{request}`, p50 and p99" for request in AIMS), "cores of the API")
+    lines = [_row(titles), _row(["---"] * len(titles))]
+    for load in [*found["shares"], {"share": 1.0, **found["empty"]}]:
+        times = [
+            " and ".join(f"{load['latency'][request][key]:.0f} ms" for key in ("p50_ms", "p99_ms"))
+            for request in AIMS
+        ]
+        lines.append(_row([f"{load['share']:g}", *times, f"{load['cores']['api']:.2f}"]))
+    text = """How much of the load the one API process carries: a share of the clients, and of the jobs in the
+same time. The database is empty."""
+    return "\n".join(["## What it carries", "", text, "", *lines, ""])
 
 
 def _told(phase: str, found: Mapping[str, Any]) -> str:

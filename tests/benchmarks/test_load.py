@@ -113,6 +113,7 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     for row in slower["latency"].values():
         row["p99_ms"] *= 1.5
     found = {
+        "shares": [{"share": 0.25, **figures}],
         "empty": figures,
         "filled": slower,
         "filled_jobs": 100_000,
