@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from benchmarks.paper.experiments import Experiment, every_experiment
-from benchmarks.paper.findings import Row, budget, rows_of, table
+from benchmarks.paper.findings import Row, budget, distinct, rows_of, table
 from benchmarks.paper.plots import plot
 from benchmarks.paper.runs import run_all, runs_of
 from core.files import write_json
@@ -54,6 +54,7 @@ def conduct(experiment: Experiment, seeds: int, work: Path, processes: int) -> N
     rows: list[Row] = []
     for run in runs:
         rows += rows_of(run.label, run.spec["seed"], run.result)
+    rows = distinct(rows)
     RESULTS.mkdir(exist_ok=True)
     plot(experiment, rows, RESULTS / f"{experiment.name}.svg")
     write_json(

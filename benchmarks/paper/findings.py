@@ -73,6 +73,15 @@ def rows_of(label: str, seed: int, result: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def distinct(rows: list[Row]) -> list[Row]:
+    """Return the rows without those of a teacher that was measured beside several students alike."""
+    kept = {}
+    for row in rows:
+        key = row.label, row.seed, row.split, row.unet_calls, row.parameters, row.drawn_pictures
+        kept.setdefault(key, row)
+    return list(kept.values())
+
+
 def table(experiment: Experiment, rows: list[Row]) -> str:
     """Return the rows as a Markdown table: a line a label and number of U-Net calls, means over seeds."""
     splits = [split for split in SPLITS if any(row.split == split for row in rows)]
