@@ -59,6 +59,7 @@ from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status, Tenant
 from store.quotas import (
     NO_LIMITS,
     Quotas,
+    check_return,
     check_submission,
     is_below_running_limit,
     lock_tenant,
@@ -497,24 +498,28 @@ def request_pause(session: Session, *, job_id: str, now: datetime) -> Job:
     return get_job(session, job.id)
 
 
-def resume_job(session: Session, *, job_id: str, now: datetime) -> Job:
+def resume_job(session: Session, *, job_id: str, now: datetime, quotas: Quotas = NO_LIMITS) -> Job:
     """Queue a paused job again, or withdraw the wish to pause a running one.
 
     Returns
     -------
     Job
-        The job afterwards. A job that is not paused stays as it is; `JobFinishedError` once it has ended.
+        The job afterwards. A job that is not paused stays as it is; `JobFinishedError` once it has ended,
+        `QuotaExceededError` when its tenant may not have another one in the queue.
     """
     job = _get_unended(session, job_id)
     if job.status == "paused":
         _move(session, job.id, "paused", "queued", now=now, ending=RESUMED, values={"hinted_at": now})
+        check_return(session, job, quotas)
     elif job.pause_requested:
         job.pause_requested = False
         _note(session, job, NewEvent(PAUSE_WITHDRAWN_EVENT, {}), now=now)
     return get_job(session, job.id)
 
 
-def retry_job(session: Session, *, job_id: str, from_scratch: bool, now: datetime) -> Job:
+def retry_job(
+    session: Session, *, job_id: str, from_scratch: bool, now: datetime, quotas: Quotas = NO_LIMITS
+) -> Job:
     """Queue a failed or cancelled job again, with all its attempts and its whole time before it.
 
     Parameters
@@ -527,11 +532,14 @@ def retry_job(session: Session, *, job_id: str, from_scratch: bool, now: datetim
         Leave its checkpoints aside; by default it goes on from the last one.
     now
         Time of the move.
+    quotas
+        Limits of tenants that have none of their own.
 
     Returns
     -------
     Job
-        The job afterwards; `JobNotEndedError` while it has not ended, `JobFinishedError` when it succeeded.
+        The job afterwards; `JobNotEndedError` while it has not ended, `JobFinishedError` when it succeeded,
+        `QuotaExceededError` when its tenant may not have another one in the queue.
     """
     job = get_job(session, job_id, for_update=True)
     if job.status == "succeeded":
@@ -549,6 +557,7 @@ def retry_job(session: Session, *, job_id: str, from_scratch: bool, now: datetim
         "scratch_attempt": Job.attempt if from_scratch else Job.scratch_attempt,
     }
     _move(session, job.id, job.status, "queued", now=now, ending=RETRIED, values=values)
+    check_return(session, job, quotas)
     return get_job(session, job.id)
 
 

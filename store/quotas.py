@@ -80,16 +80,7 @@ def check_submission(session: Session, job: Job, captions: CaptionSource, defaul
     if quotas.captions_per_job is not None:
         _check_captions(captions, quotas.captions_per_job)
     if quotas.queued_jobs is not None:
-        others = _count(Job.tenant_id == tenant.id, Job.status == "queued", Job.id != job.id)
-        queued = session.scalar(others) or 0
-        if queued >= quotas.queued_jobs:
-            raise QuotaExceededError(
-                f"{queued} jobs of tenant {tenant.name} are queued, and {quotas.queued_jobs} may be. "
-                "Wait until one runs, or cancel one.",
-                quota="queued_jobs",
-                limit=quotas.queued_jobs,
-                present=queued,
-            )
+        _check_queue(session, job, tenant, quotas.queued_jobs)
     if quotas.bytes_stored is not None and tenant.bytes_stored >= quotas.bytes_stored:
         raise QuotaExceededError(
             f"Tenant {tenant.name} stores {tenant.bytes_stored} bytes, and may store {quotas.bytes_stored}. "
@@ -97,6 +88,30 @@ def check_submission(session: Session, job: Job, captions: CaptionSource, defaul
             quota="bytes_stored",
             limit=quotas.bytes_stored,
             present=tenant.bytes_stored,
+        )
+
+
+def check_return(session: Session, job: Job, defaults: Quotas) -> None:
+    """Refuse a job that came back into the queue, if its tenant has as many there as it may.
+
+    As with `check_submission` the job itself does not count, and the tenant's row is held from here on.
+    """
+    tenant = lock_tenant(session, job.tenant_id)
+    limit = defaults.of(tenant).queued_jobs
+    if limit is not None:
+        _check_queue(session, job, tenant, limit)
+
+
+def _check_queue(session: Session, job: Job, tenant: Tenant, limit: int) -> None:
+    others = _count(Job.tenant_id == tenant.id, Job.status == "queued", Job.id != job.id)
+    queued = session.scalar(others) or 0
+    if queued >= limit:
+        raise QuotaExceededError(
+            f"{queued} jobs of tenant {tenant.name} are queued, and {limit} may be. "
+            "Wait until one runs, or cancel one.",
+            quota="queued_jobs",
+            limit=limit,
+            present=queued,
         )
 
 

@@ -166,7 +166,9 @@ def pause_job(services: TenantServices, job_id: str) -> schemas.Job:
 def resume_job(services: TenantServices, job_id: str) -> schemas.Job:
     """Queue a paused job again."""
     with services.transaction() as session:
-        return schemas.Job.of(jobs.resume_job(session, job_id=job_id, now=server_now(session)))
+        quotas = Quotas.by_default(services.settings)
+        job = jobs.resume_job(session, job_id=job_id, now=server_now(session), quotas=quotas)
+        return schemas.Job.of(job)
 
 
 def retry_job(
@@ -175,7 +177,8 @@ def retry_job(
     """Queue a failed or cancelled job again."""
 
     def retry(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
-        job = jobs.retry_job(session, job_id=job_id, from_scratch=from_scratch, now=now)
+        quotas = Quotas.by_default(services.settings)
+        job = jobs.retry_job(session, job_id=job_id, from_scratch=from_scratch, now=now, quotas=quotas)
         return _answer(schemas.Job.of(job), status_code=200), job.id
 
     key = key_of(idempotency_key, "retry", job_id, str(from_scratch))

@@ -58,6 +58,32 @@ def test_a_submission_past_the_queued_limit_names_limit_and_value(
     submit(engine, spec, now, quotas, tenant="other")
 
 
+@pytest.mark.parametrize("way_back", ["retry", "resume"])
+def test_a_job_comes_back_into_the_queue_only_while_there_is_room(
+    engine: Engine, spec: DistillationSpec, now: datetime, way_back: str
+) -> None:
+    quotas = Quotas(queued_jobs=1)
+    job_id = submit(engine, spec, now, quotas)
+    with transaction(engine) as session:
+        leave = jobs.request_cancel if way_back == "retry" else jobs.request_pause
+        leave(session, job_id=job_id, now=now)
+    other = submit(engine, spec, now, quotas)
+
+    def come_back() -> str:
+        options: dict[str, Any] = {"job_id": job_id, "now": now, "quotas": quotas}
+        with transaction(engine) as session:
+            if way_back == "retry":
+                return jobs.retry_job(session, from_scratch=False, **options).status
+            return jobs.resume_job(session, **options).status
+
+    with pytest.raises(QuotaExceededError, match="1 jobs of tenant default are queued, and 1 may be"):
+        come_back()
+    with transaction(engine) as session:
+        assert jobs.get_job(session, job_id).status == ("cancelled" if way_back == "retry" else "paused")
+        jobs.request_cancel(session, job_id=other, now=now)
+    assert come_back() == "queued"
+
+
 def test_a_repeated_request_is_not_counted_again(
     engine: Engine, spec: DistillationSpec, now: datetime
 ) -> None:
