@@ -36,6 +36,7 @@ from api.services import Services
 from api.shutdown import closing_on_signal
 from api.teachers import endpoints as teachers
 from api.webhooks import endpoints as webhooks
+from api.workers import endpoints as workers
 from store import logs
 from store.database import CONNECTIONS
 from store.errors import CondenserError
@@ -69,6 +70,7 @@ TAGS = [
     {"name": "estimates", "description": "What a job would take."},
     {"name": "comparisons", "description": "The students of one teacher, side by side."},
     {"name": "teachers", "description": "The models that can be distilled."},
+    {"name": "workers", "description": "What there is to train on, and what it does."},
     {"name": "keys", "description": "Who may use the service."},
     {"name": "webhooks", "description": "Endpoints of yours that are told of jobs' moves."},
     {"name": "health", "description": "For load balancers and operators."},
@@ -96,6 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
         comparisons.router,
         teachers.router,
         webhooks.router,
+        workers.router,
     ):
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
     app.include_router(estimates.router, dependencies=[READ], responses=OF_CALLERS)

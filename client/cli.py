@@ -20,6 +20,7 @@ from client.commands import (
     teachers,
     verify,
     watch,
+    workers,
 )
 from client.errors import ClientError
 from client.output import tell
@@ -54,7 +55,21 @@ def _general_options(
     context.obj = Address(url, api_key, data_dir)
 
 
-for module in (submit, captions, watch, jobs, moves, download, compare, verify, teachers, keys, stack, demo):
+for module in (
+    submit,
+    captions,
+    watch,
+    jobs,
+    moves,
+    download,
+    compare,
+    verify,
+    teachers,
+    workers,
+    keys,
+    stack,
+    demo,
+):
     module.add_to(_commands)
 
 

@@ -375,6 +375,25 @@ class UnclaimedObject(Base):
     removing: Mapped[bool] = mapped_column(default=False)
 
 
+class Worker(Base):
+    """A worker as it tells of itself; `store.workers` says what for.
+
+    ``memory_bytes`` is that of one device. ``beat_at`` is its last sign of life.
+    """
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    queue: Mapped[str]
+    release: Mapped[str]
+    device: Mapped[str]
+    device_count: Mapped[int]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    started_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
+
+
 class Webhook(OfTenant, Base):
     """An endpoint of a user's that is told of jobs' moves.
 

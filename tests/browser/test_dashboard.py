@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -253,3 +254,18 @@ def first_paint(page: Page) -> float:
         }).observe({type: "paint", buffered: true}))"""
     )
     return time
+
+
+def test_workers_are_listed_as_they_come_and_work(visitor: Any, jobs: Any, look: Callable[..., None]) -> None:
+    page = visitor.open("/ui/workers")
+    expect(page.get_by_role("heading", name="No workers")).to_be_visible()
+    jobs.announce("test")
+    jobs.announce("spare", silent_for=timedelta(minutes=2))
+    expect(page.get_by_text("1 idle, 1 silent.")).to_be_visible(timeout=20_000)
+    (job_id,) = jobs.submit()
+    jobs.claim(job_id)
+    link = page.get_by_role("link", name=job_id)
+    expect(link).to_be_visible(timeout=20_000)
+    look("workers", "/ui/workers", "table.rows")
+    link.click()
+    expect(status_of(page)).to_have_text("running")

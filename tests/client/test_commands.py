@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from client import Condenser
+from store.database import server_now, transaction
 from store.endings import Ending, ending_of
+from store.workers import Announcement, announce
 from tests.client.conftest import Worker
 from tests.client.test_downloads import archive as archive
 from tests.client.test_downloads import job as succeeded_job
@@ -101,6 +103,16 @@ def test_pause_resume_retry_clone_and_delete(run: Any, condenser: Condenser, wor
 def test_teachers(run: Any) -> None:
     assert run("teachers").stdout.startswith("tiny\tsd1\t0.0M\tnot stated\tb-base ")
     assert json.loads(run("teachers", "--json").stdout)[0]["id"] == "tiny"
+
+
+def test_workers(run: Any, engine: Any) -> None:
+    assert run("workers").stdout == ""
+    told = Announcement("gpu-07:9", "gpu-07", "gpu", "0.1.0", "NVIDIA H100", 2, 80_000_000_000)
+    with transaction(engine) as session:
+        now = server_now(session)
+        announce(session, told, started_at=now, now=now)
+    assert run("workers").stdout.startswith("gpu-07:9\tidle\t\tNVIDIA H100\t2\t80,000.0 MB\tgpu\t0.1.0\t")
+    assert json.loads(run("workers", "--json").stdout)[0]["state"] == "idle"
 
 
 def test_an_estimate_submits_nothing(run: Any, condenser: Condenser) -> None:

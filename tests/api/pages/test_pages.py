@@ -9,7 +9,7 @@ import pytest
 from api.jobs.requests import Submission
 from api.pages import spec_form
 
-PAGES = ("/", "/ui/new", "/ui/compare", "/ui/teachers")
+PAGES = ("/", "/ui/new", "/ui/compare", "/ui/teachers", "/ui/workers")
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
