@@ -30,6 +30,7 @@ from api.keys import endpoints as keys
 from api.monitoring import ApiMetrics
 from api.openapi import describe, operation_id
 from api.pages import routes as pages
+from api.pages.captions import UPLOAD_PATH as PAGE_UPLOAD_PATH
 from api.request_context import RequestContextMiddleware
 from api.request_monitor import RequestMonitorMiddleware
 from api.services import Services
@@ -113,7 +114,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         BodyLimitMiddleware,
         max_body_bytes=settings.max_body_bytes,
-        own_limits={("POST", captions.UPLOAD_PATH): settings.max_caption_file_bytes},
+        own_limits={
+            ("POST", path): settings.max_caption_file_bytes
+            for path in (captions.UPLOAD_PATH, PAGE_UPLOAD_PATH)
+        },
     )
     app.add_middleware(HeadLimitMiddleware)
     if settings.cors_origins:
