@@ -44,6 +44,8 @@ class JobState(Answer):
     attempt: int
     cancel_requested: bool = False
     pause_requested: bool = False
+    save_requested: bool = False
+    sample_requested: bool = False
     priority: int = 0
     max_runtime_s: float | None = None
     not_before: datetime | None = None

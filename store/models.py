@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     func,
     text,
 )
@@ -173,6 +174,7 @@ class Job(OfTenant, Base):
     ``runtime_s`` is how long the attempts before the present one ran, which began at ``claimed_at``; a retry
     starts the count anew. Checkpoints of attempts up to ``scratch_attempt`` are not continued from.
     ``micro_batch_size`` takes the specification's place once the memory was found too small for it.
+    ``save_requested`` and ``sample_requested`` stand until the worker has handed the wish to the trainer.
     """
 
     __tablename__ = "jobs"
@@ -219,6 +221,8 @@ class Job(OfTenant, Base):
     attempts_used: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False)
+    save_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    sample_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     priority: Mapped[int] = mapped_column(default=0)
     max_runtime_s: Mapped[float | None]
     not_before: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""``condenser cancel``, ``pause``, ``resume``, ``retry``, ``clone``, ``delete``: what is done to a job."""
+"""``condenser cancel``, ``pause``, ``resume``, ``save-now``, ``retry`` and so on: what is done to a job."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from client.output import tell, write_json, write_line
 
 def add_to(commands: typer.Typer) -> None:
     """Add the commands."""
-    for command in (cancel, pause, resume, retry, clone, delete):
+    for command in (cancel, pause, resume, save_now, sample_now, retry, clone, delete):
         commands.command()(command)
 
 
@@ -33,6 +33,18 @@ def resume(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> No
     """Queue a paused job again; it goes on from its last checkpoint."""
     with address_of(context).connect() as condenser:
         _report(condenser.jobs.get(job_id).resume().state, as_json)
+
+
+def save_now(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Ask a running training for a checkpoint at its next step; it goes on."""
+    with address_of(context).connect() as condenser:
+        _report(condenser.jobs.get(job_id).save_now().state, as_json)
+
+
+def sample_now(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
+    """Ask a running training for its sample pictures at its next step; it goes on."""
+    with address_of(context).connect() as condenser:
+        _report(condenser.jobs.get(job_id).sample_now().state, as_json)
 
 
 def retry(
@@ -70,5 +82,7 @@ def _report(state: JobState, as_json: bool) -> None:
     if as_json:
         write_json(state.model_dump(mode="json"))
         return
-    asked = state.status == "running" and (state.cancel_requested or state.pause_requested)
-    write_line(f"{state.status}, and asked to stop" if asked else state.status)
+    stops = state.status == "running" and (state.cancel_requested or state.pause_requested)
+    wishes = {"stop": stops, "save a checkpoint": state.save_requested, "draw": state.sample_requested}
+    asked = " and to ".join(wish for wish, stands in wishes.items() if stands)
+    write_line(f"{state.status}, and asked to {asked}" if asked else state.status)

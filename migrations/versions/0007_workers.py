@@ -1,6 +1,6 @@
-"""Workers that tell of themselves.
+"""Workers that tell of themselves, and what users ask of a training that goes on.
 
-Only adds a table: workers of the release before are simply not in it.
+Only adds: workers of the release before are simply not in the table, and never hear of the wishes.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,12 @@ def upgrade() -> None:
         sa.Column("beat_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
     )
+    for wish in ("save_requested", "sample_requested"):
+        op.add_column("jobs", sa.Column(wish, sa.Boolean(), nullable=False, server_default=sa.false()))
 
 
 def downgrade() -> None:
     """Undo."""
+    for wish in ("sample_requested", "save_requested"):
+        op.drop_column("jobs", wish)
     op.drop_table("workers")

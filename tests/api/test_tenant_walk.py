@@ -207,7 +207,7 @@ PAGE_QUERIES = {
     "log": {"attempt": 1},
 }
 """What a page wants to be asked beside the id of a job."""
-MOVES = ("pause", "resume", "cancel", "retry", "delete")
+MOVES = ("pause", "resume", "cancel", "save-now", "sample-now", "retry", "delete")
 
 
 def page_requests(settings: Settings, job_id: str) -> Iterator[tuple[str, str, dict[str, Any]]]:

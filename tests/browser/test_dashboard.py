@@ -43,8 +43,17 @@ def test_a_job_is_cancelled_and_tried_again_by_keyboard_alone(visitor: Any, jobs
 
 def test_a_running_job_is_paused_and_resumed_and_a_paused_one_deleted(visitor: Any, jobs: Any) -> None:
     running, waiting = jobs.submit(2)
-    jobs.claim(running)
+    claim = jobs.claim(running)
     page = visitor.open(f"/ui/jobs/{running}", width=360)
+    expect(page.get_by_role("button", name="Save now")).to_have_count(0)
+    jobs.report(claim, 1, ("phase", {"phase": "training"}))
+    for button, waits, told in (
+        ("Save now", "Saving…", "Asked for a checkpoint"),
+        ("Sample now", "Drawing…", "Asked for pictures"),
+    ):
+        page.get_by_role("button", name=button).click()
+        expect(page.get_by_role("button", name=waits)).to_be_disabled()
+        expect(page.locator("#log")).to_contain_text(told)
     page.get_by_role("button", name="Pause").click()
     expect(status_of(page)).to_have_text("pausing")
     page.get_by_role("button", name="Resume").click()

@@ -91,7 +91,11 @@ def test_pause_resume_retry_clone_and_delete(run: Any, condenser: Condenser, wor
     assert run("pause", job_id).stdout == "paused\n"
     assert run("resume", job_id).stdout == "queued\n"
     worker.take(job_id)
-    assert run("pause", job_id).stdout == "running, and asked to stop\n"
+    assert "yet to begin" in run("save-now", job_id, code=1).stderr
+    worker.report(("phase", {"phase": "training"}))
+    assert run("save-now", job_id).stdout == "running, and asked to save a checkpoint\n"
+    assert json.loads(run("sample-now", job_id, "--json").stdout)["sample_requested"] is True
+    assert run("pause", job_id).stdout.startswith("running, and asked to stop")
     worker.fail(ending_of("out_of_memory"))
     assert run("retry", "--from-scratch", job_id).stdout == "queued\n"
     clone = condenser.jobs.get(run("clone", job_id, "--set", "training.steps=3").stdout.strip())
