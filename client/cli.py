@@ -11,6 +11,7 @@ from client.commands import (
     captions,
     compare,
     demo,
+    doctor,
     download,
     jobs,
     keys,
@@ -69,6 +70,7 @@ for module in (
     keys,
     stack,
     demo,
+    doctor,
 ):
     module.add_to(_commands)
 

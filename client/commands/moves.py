@@ -7,14 +7,18 @@ import typer
 from client.address import address_of
 from client.commands.jobs import AsJson, JobId
 from client.commands.submit import Settings, changes_of
+from client.examples import JOB, example
 from client.models import JobState
 from client.output import tell, write_json, write_line
 
 
 def add_to(commands: typer.Typer) -> None:
     """Add the commands."""
-    for command in (cancel, pause, resume, save_now, sample_now, retry, clone, delete):
-        commands.command()(command)
+    for command in (cancel, pause, resume, save_now, sample_now, retry):
+        name = command.__name__.replace("_", "-")
+        commands.command(name, epilog=example(f"condenser {name} {JOB}"))(command)
+    commands.command(epilog=example(f"condenser clone {JOB} --set student=c-micro"))(clone)
+    commands.command(epilog=example(f"condenser delete {JOB}"))(delete)
 
 
 def cancel(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
@@ -71,10 +75,13 @@ def clone(context: typer.Context, job_id: JobId, settings: Settings = None, as_j
     tell(f"{job.status}; `condenser watch {job.id}` shows it")
 
 
-def delete(context: typer.Context, job_id: JobId) -> None:
+def delete(context: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Delete a job that does not run, with its history and all its files."""
     with address_of(context).connect() as condenser:
         condenser.jobs.get(job_id).delete()
+    if as_json:
+        write_json({"id": job_id, "deleted": True})
+        return
     tell("deleted")
 
 

@@ -4,13 +4,14 @@ import typer
 
 from client.address import address_of
 from client.commands.jobs import AsJson
+from client.examples import example
 from client.models import WorkerState
 from client.output import megabytes, write_json, write_table
 
 
 def add_to(commands: typer.Typer) -> None:
     """Add the command."""
-    commands.command()(workers)
+    commands.command(epilog=example("condenser workers"))(workers)
 
 
 def workers(context: typer.Context, as_json: AsJson = False) -> None:

@@ -100,7 +100,7 @@ def test_pause_resume_retry_clone_and_delete(run: Any, condenser: Condenser, wor
     assert run("retry", "--from-scratch", job_id).stdout == "queued\n"
     clone = condenser.jobs.get(run("clone", job_id, "--set", "training.steps=3").stdout.strip())
     assert (clone.state.spec["training"]["steps"], clone.state.priority) == (3, 2)
-    run("delete", job_id)
+    assert json.loads(run("delete", job_id, "--json").stdout) == {"id": job_id, "deleted": True}
     assert "Not found" in run("show", job_id, code=1).stderr
 
 
@@ -170,6 +170,8 @@ def test_watch_of_a_failed_job_fails_with_the_hint(run: Any, condenser: Condense
     job = condenser.jobs.create(SPEC)
     worker.take(job.id)
     worker.fail(Ending("diverged", "The loss is not finite.", "Lower the rate."))
+    events = [json.loads(line) for line in run("watch", "--json", job.id, code=1).stdout.splitlines()]
+    assert [event["data"]["status"] for event in events] == ["queued", "running", "failed"]
     assert "Lower the rate." in run("watch", job.id, code=1).stderr
 
 
@@ -191,7 +193,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(
 
 
 def test_download(run: Any, job: Any, tmp_path: Path) -> None:
-    folder = run("download", job.id).stdout.strip()
+    folder = json.loads(run("download", job.id, "--json").stdout)["path"]
     assert Path(folder) == tmp_path / f"student-{job.id}"
     assert (Path(folder) / "manifest.json").is_file()
 
