@@ -41,7 +41,9 @@ def test_a_job_is_cancelled_and_tried_again_by_keyboard_alone(visitor: Any, jobs
     assert jobs.status(job_id) == "queued"
 
 
-def test_a_running_job_is_paused_and_resumed_and_a_paused_one_deleted(visitor: Any, jobs: Any) -> None:
+def test_a_running_job_is_asked_paused_and_resumed_and_a_paused_one_deleted(
+    visitor: Any, jobs: Any, look: Callable[..., None]
+) -> None:
     running, waiting = jobs.submit(2)
     claim = jobs.claim(running)
     page = visitor.open(f"/ui/jobs/{running}", width=360)
@@ -54,6 +56,7 @@ def test_a_running_job_is_paused_and_resumed_and_a_paused_one_deleted(visitor: A
         page.get_by_role("button", name=button).click()
         expect(page.get_by_role("button", name=waits)).to_be_disabled()
         expect(page.locator("#log")).to_contain_text(told)
+    look("asked", f"/ui/jobs/{running}", "h1")
     page.get_by_role("button", name="Pause").click()
     expect(status_of(page)).to_have_text("pausing")
     page.get_by_role("button", name="Resume").click()
