@@ -30,12 +30,14 @@ from api.keys import endpoints as keys
 from api.monitoring import ApiMetrics
 from api.openapi import describe, operation_id
 from api.pages import routes as pages
+from api.pages.captions import UPLOAD_PATH as PAGE_UPLOAD_PATH
 from api.request_context import RequestContextMiddleware
 from api.request_monitor import RequestMonitorMiddleware
 from api.services import Services
 from api.shutdown import closing_on_signal
 from api.teachers import endpoints as teachers
 from api.webhooks import endpoints as webhooks
+from api.workers import endpoints as workers
 from store import logs
 from store.database import CONNECTIONS
 from store.errors import CondenserError
@@ -69,6 +71,7 @@ TAGS = [
     {"name": "estimates", "description": "What a job would take."},
     {"name": "comparisons", "description": "The students of one teacher, side by side."},
     {"name": "teachers", "description": "The models that can be distilled."},
+    {"name": "workers", "description": "What there is to train on, and what it does."},
     {"name": "keys", "description": "Who may use the service."},
     {"name": "webhooks", "description": "Endpoints of yours that are told of jobs' moves."},
     {"name": "health", "description": "For load balancers and operators."},
@@ -96,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
         comparisons.router,
         teachers.router,
         webhooks.router,
+        workers.router,
     ):
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
     app.include_router(estimates.router, dependencies=[READ], responses=OF_CALLERS)
@@ -110,7 +114,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         BodyLimitMiddleware,
         max_body_bytes=settings.max_body_bytes,
-        own_limits={("POST", captions.UPLOAD_PATH): settings.max_caption_file_bytes},
+        own_limits={
+            ("POST", path): settings.max_caption_file_bytes
+            for path in (captions.UPLOAD_PATH, PAGE_UPLOAD_PATH)
+        },
     )
     app.add_middleware(HeadLimitMiddleware)
     if settings.cors_origins:

@@ -37,15 +37,20 @@ class Address:
 
     def connect(self) -> Condenser:
         """Make a client of the service."""
-        if self._url is not None:
-            return Condenser(self._url, self._api_key)
-        url, key = _embedded_api(self.data_dir)
+        url, key = self.find()
         if url is None:
             raise NoServiceError(
                 f"no service is known: start one with `condenser up` (none runs in {self.data_dir}), "
                 "or name one with --url or CONDENSER_URL"
             )
-        return Condenser(url, self._api_key or key)
+        return Condenser(url, key)
+
+    def find(self) -> tuple[str | None, str | None]:
+        """Return where the service is, and the key to send it; None for what nobody knows."""
+        if self._url is not None:
+            return self._url, self._api_key
+        url, key = _embedded_api(self.data_dir)
+        return url, self._api_key or key
 
 
 def _embedded_api(data_dir: Path) -> tuple[str | None, str | None]:

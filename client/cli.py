@@ -11,6 +11,7 @@ from client.commands import (
     captions,
     compare,
     demo,
+    doctor,
     download,
     jobs,
     keys,
@@ -20,6 +21,7 @@ from client.commands import (
     teachers,
     verify,
     watch,
+    workers,
 )
 from client.errors import ClientError
 from client.output import tell
@@ -54,7 +56,22 @@ def _general_options(
     context.obj = Address(url, api_key, data_dir)
 
 
-for module in (submit, captions, watch, jobs, moves, download, compare, verify, teachers, keys, stack, demo):
+for module in (
+    submit,
+    captions,
+    watch,
+    jobs,
+    moves,
+    download,
+    compare,
+    verify,
+    teachers,
+    workers,
+    keys,
+    stack,
+    demo,
+    doctor,
+):
     module.add_to(_commands)
 
 

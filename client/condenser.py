@@ -8,7 +8,7 @@ from typing import Any, Self
 from client.captions import Captions
 from client.jobs import PAGE, Jobs, submission_body
 from client.keys import Keys
-from client.models import ComparedStudent, Comparison, Estimate, Page, Teacher
+from client.models import ComparedStudent, Comparison, Estimate, Page, Teacher, WorkerState
 from client.transport import Transport
 from core.spec import DistillationSpec
 
@@ -22,6 +22,17 @@ class Teachers:
     def list(self) -> list[Teacher]:
         """List the teachers, each with the student sizes that fit it."""
         return self._transport.read(Page[Teacher], "/teachers").items
+
+
+class Workers:
+    """The workers of a service."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[WorkerState]:
+        """List the workers, each with what it runs."""
+        return self._transport.read(Page[WorkerState], "/workers").items
 
 
 class Condenser:
@@ -44,6 +55,8 @@ class Condenser:
         Make, list and revoke API keys.
     teachers
         List teachers.
+    workers
+        List workers.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
@@ -52,6 +65,7 @@ class Condenser:
         self.captions = Captions(self._transport)
         self.keys = Keys(self._transport)
         self.teachers = Teachers(self._transport)
+        self.workers = Workers(self._transport)
 
     def __enter__(self) -> Self:
         return self

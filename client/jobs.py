@@ -119,6 +119,14 @@ class Job:
         """Pause the job, or ask its worker to stop; a checkpoint is kept."""
         return self._move("pause")
 
+    def save_now(self) -> "Job":
+        """Ask the running training for a checkpoint; a ``checkpoint`` event tells when it is stored."""
+        return self._move("save-now")
+
+    def sample_now(self) -> "Job":
+        """Ask the running training for pictures; a ``sample`` event tells when they are stored."""
+        return self._move("sample-now")
+
     def resume(self) -> "Job":
         """Queue the paused job again; it goes on from its last checkpoint."""
         return self._move("resume")

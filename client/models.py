@@ -44,6 +44,8 @@ class JobState(Answer):
     attempt: int
     cancel_requested: bool = False
     pause_requested: bool = False
+    save_requested: bool = False
+    sample_requested: bool = False
     priority: int = 0
     max_runtime_s: float | None = None
     not_before: datetime | None = None
@@ -130,6 +132,33 @@ class Teacher(Answer):
     licence: str | None = None
     revision: str
     students: list[StudentOption]
+
+
+class WorkerState(Answer):
+    """A worker, and what it runs.
+
+    Attributes
+    ----------
+    device_count, memory_bytes
+        Accelerators, and the memory of one; or cores of the processor, and the host's memory.
+    state
+        ``idle``, ``busy``, or ``silent`` when it gives no sign of life.
+    job_ids, other_jobs
+        The caller's own jobs that it runs, and how many of other tenants.
+    """
+
+    name: str
+    host: str
+    queue: str
+    release: str
+    device: str
+    device_count: int
+    memory_bytes: int | None = None
+    state: str
+    job_ids: list[str]
+    other_jobs: int
+    started_at: datetime
+    last_heartbeat_at: datetime
 
 
 class KeyState(Answer):

@@ -1,6 +1,10 @@
 """What a watched job looks like: the figures that its events bring, as a live bar or as plain lines."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -11,6 +15,8 @@ from client.models import Event
 from client.output import duration
 
 PLAIN_SHARE = 0.1
+BLOCKS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 20
 
 
 @dataclass
@@ -21,6 +27,8 @@ class Figures:
     ----------
     done, total, unit
         Of the present phase.
+    losses
+        All of the present phase, in order.
     """
 
     status: str = "queued"
@@ -31,6 +39,7 @@ class Figures:
     eta_seconds: float | None = None
     attempt: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
         """Take in what an event says."""
@@ -40,12 +49,13 @@ class Figures:
             self.status, self.phase, self.done, self.total = data["status"], "", 0, 0
         elif event.type == "phase":
             self.phase, self.done, self.total, self.unit = data["phase"], 0, 0, ""
-            self.eta_seconds, self.metrics = None, {}
+            self.eta_seconds, self.metrics, self.losses = None, {}, []
         elif event.type == "progress":
             self.phase, self.done, self.total = data["phase"], data["done"], data["total"]
             self.unit, self.eta_seconds = data["unit"], data["eta_seconds"]
         elif event.type == "metrics":
-            self.metrics = data["values"]
+            self.metrics = {name: value for name, value in data["values"].items() if value is not None}
+            self.losses += [self.metrics["loss"]] if "loss" in self.metrics else []
 
     @property
     def heading(self) -> str:
@@ -64,6 +74,27 @@ class Figures:
         if self.eta_seconds is not None:
             parts.append(f"ETA {duration(self.eta_seconds)}")
         return "  ".join(parts)
+
+
+def sparkline(values: Sequence[float], width: int = CURVE_WIDTH) -> str:
+    """Draw values as a row of blocks, from the lowest to the highest by their logarithm.
+
+    Parameters
+    ----------
+    values
+        In order. What is not above zero, or not finite, is left out.
+    width
+        Characters at most; each stands for the mean of as many values as have to share it.
+    """
+    logarithms = [math.log(value) for value in values if 0 < value < math.inf]
+    count = min(width, len(logarithms))
+    edges = [round(index * len(logarithms) / count) for index in range(count + 1)] if count else []
+    means = [fmean(logarithms[begin:end]) for begin, end in pairwise(edges)]
+    if not means:
+        return ""
+    lowest, spread = min(means), max(means) - min(means)
+    top = len(BLOCKS) - 1
+    return "".join(BLOCKS[round((mean - lowest) / spread * top) if spread else 0] for mean in means)
 
 
 class Display(Protocol):
@@ -89,13 +120,14 @@ class LiveBar:
             TextColumn("[bold]{task.description:<10}", markup=True),
             BarColumn(bar_width=30),
             TextColumn("{task.fields[details]}", markup=False),
+            TextColumn("{task.fields[curve]}", markup=False, style="cyan"),
             console=console,
         )
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
-        self._task = self._progress.add_task("", total=None, details="")
+        self._task = self._progress.add_task("", total=None, details="", curve="")
         return self
 
     def __exit__(
@@ -112,6 +144,7 @@ class LiveBar:
             completed=figures.done,
             total=figures.total or None,
             details=figures.details,
+            curve=sparkline(figures.losses),
         )
 
 

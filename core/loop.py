@@ -31,6 +31,8 @@ from core.noise_process import noise_process
 from core.optimisation import build_optimiser, learning_rate, update_average
 from core.running_metrics import RunningMetrics
 from core.spec import DistillationSpec, TrainingSpec
+from core.step_requests import FOLDER as REQUESTS
+from core.step_requests import StepRequests
 from core.stopping import StopRequest
 from core.taps import TappedUNet, tap_pair
 from core.teacher import Teacher
@@ -200,6 +202,9 @@ def run_course(
 ) -> None:
     """Step a student to the end of a course, from wherever in it the student is.
 
+    Between two steps it also does what it is asked for (`core.step_requests`), which changes nothing of the
+    steps: a checkpoint comes with a report of the losses, as every one does, so that no diverged one is kept.
+
     A course whose loss diverges goes back once, to its last checkpoint or else its start, and on from there
     with a lower learning rate, which its later checkpoints remember. A run that is killed before the first of
     them diverges, and goes back, as it did before.
@@ -213,6 +218,7 @@ def run_course(
     last = first + training.steps
     start = _on_host(state.student) if state.step == first else None
     metrics = RunningMetrics(events)
+    requests = StepRequests(checkpoints.parent / REQUESTS)
     while state.step < last:
         batch = course.batches.batch(state.step * training.batch_size, training.batch_size)
         metrics.add(train_step(state, objective, batch, training, state.step - first))
@@ -220,6 +226,7 @@ def run_course(
 
         at_end = state.step == last
         saving = at_end or stop.requested or state.step % training.checkpoint_every == 0
+        saving |= requests.take("checkpoint")
         if saving or state.step % training.log_every == 0:
             rate = learning_rate(training, state.step - first - 1) * state.guard.rate_factor
             means = metrics.report(state.step, training.batch_size, rate)
@@ -228,7 +235,7 @@ def run_course(
                 metrics.go_on()
                 continue
         metrics.pause()
-        if at_end or state.step % training.sample_every == 0:
+        if requests.take("sample") or at_end or state.step % training.sample_every == 0:
             course.draw_samples(state.average, state.step)
         if saving:
             path = save_checkpoint(checkpoints, state.step, state.modules, state.optimiser, state.guard)

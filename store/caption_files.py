@@ -5,6 +5,7 @@ the same content: equal files of a tenant are one object. A file stays as long a
 reads it.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from store.database import Page
 from store.errors import CaptionsInUseError, InvalidCursorError, NotFoundError, UploadExpiredError
 from store.ids import new_id, parse_id
-from store.models import TERMINAL_STATUSES, CaptionFile, Job
+from store.models import TERMINAL_STATUSES, CaptionFile, Job, JobEvent
 from store.objects import StoredObject
 from store.unclaimed import announce, claim, give_up
 
@@ -115,6 +116,18 @@ def list_caption_files(
     rows = list(session.scalars(query))
     items, has_more = rows[:limit], len(rows) > limit
     return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+
+
+def captions_read(session: Session, file_ids: Sequence[str]) -> dict[str, int]:
+    """Count the captions of files, as the newest job of each found them; a file that none has read lacks."""
+    file_id = Job.spec["captions"]["id"].astext
+    found = (
+        select(file_id, JobEvent.data["count"].as_integer())
+        .join(JobEvent, JobEvent.job_id == Job.id)
+        .where(file_id.in_(file_ids), JobEvent.type == "captions")
+        .order_by(Job.id, JobEvent.sequence)
+    )
+    return {row[0]: row[1] for row in session.execute(found)} if file_ids else {}
 
 
 def delete_caption_file(session: Session, file_id: str, *, tenant_id: str, now: datetime) -> None:

@@ -117,6 +117,13 @@ class JobRunningError(ConflictError):
     title = "The job is running"
 
 
+class JobNotTrainingError(ConflictError):
+    """Only a running training can be asked for a checkpoint or for pictures between two of its steps."""
+
+    code = "job_not_training"
+    title = "The job is not training"
+
+
 class CancelRequestedError(ConflictError):
     """The job is about to be cancelled."""
 

@@ -21,6 +21,8 @@ STATUS_EVENT = "status"
 CANCEL_REQUESTED_EVENT = "cancel_requested"
 PAUSE_REQUESTED_EVENT = "pause_requested"
 PAUSE_WITHDRAWN_EVENT = "pause_withdrawn"
+SAVE_REQUESTED_EVENT = "save_requested"
+SAMPLE_REQUESTED_EVENT = "sample_requested"
 WARNING_EVENT = "warning"
 
 

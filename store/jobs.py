@@ -37,6 +37,7 @@ from store.errors import (
     InvalidCursorError,
     JobFinishedError,
     JobNotEndedError,
+    JobNotTrainingError,
     JobRunningError,
     LeaseLostError,
     NotFoundError,
@@ -45,6 +46,8 @@ from store.events import (
     CANCEL_REQUESTED_EVENT,
     PAUSE_REQUESTED_EVENT,
     PAUSE_WITHDRAWN_EVENT,
+    SAMPLE_REQUESTED_EVENT,
+    SAVE_REQUESTED_EVENT,
     WARNING_EVENT,
     NewEvent,
     insert_events,
@@ -53,9 +56,9 @@ from store.events import (
 from store.idempotency import IdempotencyKey, reserve
 from store.ids import new_job_id, parse_job_id
 from store.job_options import JobOptions
-from store.leases import lock_under_lease, run_seconds, stop_wish
+from store.leases import STEP_WISHES, StepWish, lock_under_lease, run_seconds, stop_wish
 from store.micro_batch import micro_batch_of, smaller_micro_batch, with_micro_batch
-from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status, Tenant
+from store.models import TERMINAL_STATUSES, DeletedJob, Job, Phase, Status, Tenant
 from store.quotas import (
     NO_LIMITS,
     Quotas,
@@ -77,6 +80,14 @@ ALLOWED_MOVES: Mapping[Status, frozenset[Status]] = {
     "succeeded": frozenset(),
     "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
+}
+
+STEP_PHASES: frozenset[Phase] = frozenset({"training", "few_step"})
+"""The phases whose work goes in steps, between which a trainer can be asked for something."""
+
+_STEP_WISH_EVENTS: Mapping[StepWish, str] = {
+    "checkpoint": SAVE_REQUESTED_EVENT,
+    "sample": SAMPLE_REQUESTED_EVENT,
 }
 
 
@@ -498,6 +509,33 @@ def request_pause(session: Session, *, job_id: str, now: datetime) -> Job:
     return get_job(session, job.id)
 
 
+def request_at_step(session: Session, *, job_id: str, wish: StepWish, now: datetime) -> Job:
+    """Ask a running training for a checkpoint or for pictures, by its worker's next heartbeat.
+
+    Returns
+    -------
+    Job
+        The job afterwards. Asking again, before the worker has heard, changes nothing.
+
+    Raises
+    ------
+    JobNotTrainingError
+        If it does not run, is at a phase without steps, or has been asked to stop.
+    """
+    job = get_job(session, job_id, for_update=True)
+    if job.status != "running":
+        raise JobNotTrainingError(f"The job is {job.status}: only a training that runs can be asked for it.")
+    if job.cancel_requested or job.pause_requested:
+        raise JobNotTrainingError("The job has been asked to stop; it writes a checkpoint as it does.")
+    if job.phase not in STEP_PHASES:
+        at = f"at its phase {job.phase}" if job.phase else "yet to begin its first phase"
+        raise JobNotTrainingError(f"The job is {at}: it can be asked for it while it trains.")
+    if not getattr(job, STEP_WISHES[wish]):
+        setattr(job, STEP_WISHES[wish], True)
+        _note(session, job, NewEvent(_STEP_WISH_EVENTS[wish], {}), now=now)
+    return get_job(session, job.id)
+
+
 def resume_job(session: Session, *, job_id: str, now: datetime, quotas: Quotas = NO_LIMITS) -> Job:
     """Queue a paused job again, or withdraw the wish to pause a running one.
 
@@ -659,7 +697,9 @@ def _move(
         "last_sequence": Job.last_sequence + 1,
         "updated_at": now,
         "finished_at": now if ended else None,
-        "pause_requested": False,  # heeded by this move, or made void by it
+        # Heeded by this move, or made void by it.
+        "pause_requested": False,
+        **dict.fromkeys(STEP_WISHES.values(), False),
         **asdict(ending if ended else GOOD_END),
         **(values or {}),
     }

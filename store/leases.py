@@ -6,7 +6,7 @@ connection lost during the commit): the repeat changes nothing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
@@ -24,12 +24,28 @@ from store.stored_bytes import count_bytes
 StopWish = Literal["cancel", "max_runtime", "pause"]
 """Why the holder of a lease shall stop."""
 
+StepWish = Literal["checkpoint", "sample"]
+"""What a trainer is asked to do between two of its steps, and then to go on."""
+
+STEP_WISHES: Mapping[StepWish, str] = {"checkpoint": "save_requested", "sample": "sample_requested"}
+"""The column in which each stands."""
+
 
 @dataclass(frozen=True)
 class HeartbeatReply:
-    """What the holder of a lease is told at each beat: to go on, or why to stop."""
+    """What the holder of a lease is told at each beat.
+
+    Attributes
+    ----------
+    stop
+        Why to stop; None to go on.
+    wishes
+        What to do at the next step besides. They are told again until a later beat says that they were
+        handed on.
+    """
 
     stop: StopWish | None
+    wishes: frozenset[StepWish] = frozenset()
 
 
 class NewArtifact(TypedDict):
@@ -57,12 +73,34 @@ def lock_under_lease(session: Session, job_id: str, lease_token: int) -> Job:
 
 
 def heartbeat(
-    session: Session, *, job_id: str, lease_token: int, now: datetime, lease_seconds: float
+    session: Session,
+    *,
+    job_id: str,
+    lease_token: int,
+    now: datetime,
+    lease_seconds: float,
+    handed_on: Collection[StepWish] = (),
 ) -> HeartbeatReply:
-    """Extend a lease and learn whether its holder shall stop."""
-    changes = {"lease_expires_at": now + timedelta(seconds=lease_seconds)}
+    """Extend a lease and learn what its holder shall do.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id, lease_token
+        The lease.
+    now
+        Time of the beat.
+    lease_seconds
+        For how long the lease is extended from here.
+    handed_on
+        Wishes of an earlier reply that the trainer has by now; they are not told again.
+    """
+    changes: dict[str, Any] = {"lease_expires_at": now + timedelta(seconds=lease_seconds)}
+    changes |= {STEP_WISHES[wish]: False for wish in handed_on}
     job = _update(session, job_id, lease_token, changes, now=now)
-    return HeartbeatReply(stop=stop_wish(job, now))
+    wishes = frozenset(wish for wish, column in STEP_WISHES.items() if getattr(job, column))
+    return HeartbeatReply(stop=stop_wish(job, now), wishes=wishes)
 
 
 def stop_wish(job: Job, now: datetime) -> StopWish | None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     func,
     text,
 )
@@ -173,6 +174,7 @@ class Job(OfTenant, Base):
     ``runtime_s`` is how long the attempts before the present one ran, which began at ``claimed_at``; a retry
     starts the count anew. Checkpoints of attempts up to ``scratch_attempt`` are not continued from.
     ``micro_batch_size`` takes the specification's place once the memory was found too small for it.
+    ``save_requested`` and ``sample_requested`` stand until the worker has handed the wish to the trainer.
     """
 
     __tablename__ = "jobs"
@@ -219,6 +221,8 @@ class Job(OfTenant, Base):
     attempts_used: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False)
+    save_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    sample_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     priority: Mapped[int] = mapped_column(default=0)
     max_runtime_s: Mapped[float | None]
     not_before: Mapped[datetime | None]
@@ -373,6 +377,25 @@ class UnclaimedObject(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     remove_at: Mapped[datetime] = mapped_column(index=True)
     removing: Mapped[bool] = mapped_column(default=False)
+
+
+class Worker(Base):
+    """A worker as it tells of itself; `store.workers` says what for.
+
+    ``memory_bytes`` is that of one device. ``beat_at`` is its last sign of life.
+    """
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    queue: Mapped[str]
+    release: Mapped[str]
+    device: Mapped[str]
+    device_count: Mapped[int]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    started_at: Mapped[datetime]
+    beat_at: Mapped[datetime]
 
 
 class Webhook(OfTenant, Base):

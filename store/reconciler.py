@@ -28,6 +28,7 @@ from store.settings import Settings
 from store.stored_bytes import recount_bytes
 from store.sweeper import abort_stale_uploads, remove_deleted_jobs, remove_unclaimed_objects
 from store.webhook_deliveries import forget_old_deliveries
+from store.workers import forget_silent_workers
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         settled = settle_requests(session, now=now)
         forget_expired(session, now=now)
         forget_old_deliveries(session, now=now)
+        forget_silent_workers(session, now=now)
         waiting = _count_queued(session, now, Quotas.by_default(settings))
     if taken_back:
         logger.warning("took back %d jobs whose workers stopped reporting: %s", len(taken_back), taken_back)

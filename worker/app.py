@@ -19,14 +19,18 @@ from functools import lru_cache
 from celery import signals
 
 from store import logs
-from store.database import create_engine
+from store.database import Engine, create_engine
 from store.objects import ObjectStore
 from store.queue import RUN_JOB_TASK, make_celery
 from store.settings import get_settings
 from worker import monitoring
+from worker.announcer import Announcer
 from worker.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
+
+HOST = socket.gethostname()
+NAME = f"{HOST}:{os.getpid()}"
 
 stopping = threading.Event()
 app = make_celery(get_settings().redis_url)
@@ -53,9 +57,31 @@ def _serve_metrics(**_: object) -> None:
     monitoring.serve(get_settings())
 
 
+@signals.worker_init.connect(weak=False)
+def _announce(**_: object) -> None:
+    make_announcer().start()
+
+
 @signals.worker_shutting_down.connect(weak=False)
 def _stop(**_: object) -> None:
     stopping.set()
+
+
+@signals.worker_shutdown.connect(weak=False)
+def _sign_off(**_: object) -> None:
+    make_announcer().stop()
+
+
+@lru_cache(maxsize=1)
+def make_engine() -> Engine:
+    """Make this process's connections to the database, once."""
+    return create_engine(get_settings())
+
+
+@lru_cache(maxsize=1)
+def make_announcer() -> Announcer:
+    """Make what tells of this worker, once."""
+    return Announcer(make_engine(), get_settings(), name=NAME, host=HOST)
 
 
 @lru_cache(maxsize=1)
@@ -63,10 +89,10 @@ def make_supervisor() -> Supervisor:
     """Make the supervisor of this process, once, when the first job arrives."""
     settings = get_settings()
     return Supervisor(
-        engine=create_engine(settings),
+        engine=make_engine(),
         objects=ObjectStore(settings),
         settings=settings,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=NAME,
     )
 
 

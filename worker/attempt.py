@@ -19,7 +19,7 @@ from store.database import Clock, Engine, transaction
 from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError, UnusableInputError
 from store.jobs import Claim
-from store.leases import StopWish, heartbeat
+from store.leases import StepWish, StopWish, heartbeat
 from store.logs import child_environment
 from store.settings import Settings
 from worker import monitoring
@@ -33,6 +33,7 @@ from worker.trainer import (
     FAILED_EXIT_CODE,
     CommandBuilder,
     Trainer,
+    ask_at_step,
     describe_exit,
     fetched_options,
 )
@@ -128,6 +129,7 @@ class Attempt:
         )
         self._training = monitoring.TrainingMonitor()
         self._wish: StopWish | None = None
+        self._handed_on: frozenset[StepWish] = frozenset()
         self._failure: FailedEvent | None = None
         self._result: dict[str, Any] | None = None
         self._student: Transfer | None = None
@@ -292,6 +294,7 @@ class Attempt:
                     **self._lease,
                     now=self._clock(session),
                     lease_seconds=self._settings.lease_seconds,
+                    handed_on=self._handed_on,
                 )
         except UnavailableError as error:
             self._logger.warning("no heartbeat: %s", error.detail)
@@ -300,6 +303,9 @@ class Attempt:
         monitoring.LAST_HEARTBEAT.set_to_current_time()
         # Where a wish is withdrawn while the trainer stops, giving the job back queues it again.
         self._wish = reply.stop or self._wish
+        for wish in reply.wishes:
+            ask_at_step(self._work_dir, wish)
+        self._handed_on = reply.wishes
         return True
 
     def _record(self) -> bool:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from store.leases import StepWish
 from store.settings import Settings
 from worker.inputs import FetchedInputs
 
@@ -34,6 +35,17 @@ def core_command(settings: Settings) -> CommandBuilder:
         return command
 
     return build
+
+
+def ask_at_step(work_dir: Path, wish: StepWish) -> None:
+    """Ask the trainer of a work folder for something at its next step: a file there, which it takes away.
+
+    A signal would end a trainer that has not come to listen for it yet. One that makes no steps any more
+    leaves the file, and does not do what it asks.
+    """
+    requests = work_dir / "requests"
+    requests.mkdir(exist_ok=True)
+    (requests / wish).touch()
 
 
 def fetched_options(fetched: FetchedInputs) -> list[str]:

@@ -6,6 +6,7 @@ over its seconds, phase by phase, are the rate that its successor will run at on
 
 from collections.abc import Iterable, Mapping
 
+from api.captions.service import count_captions
 from api.estimates import schemas
 from api.jobs.requests import Submission
 from api.jobs.validation import resolve_spec
@@ -64,8 +65,7 @@ def _caption_count(spec: DistillationSpec, teachers: Mapping[str, TeacherInfo]) 
     teacher = teachers.get(spec.captions.name)
     if teacher is None or teacher.caption_set is None:
         return None
-    with teacher.caption_set.open(encoding="utf-8") as captions:
-        return len({line.strip() for line in captions if line.strip()})
+    return count_captions(teacher.caption_set)
 
 
 def _latest_whole_run(services: TenantServices, teacher: str) -> tuple[Job | None, list[PhaseSpan]]:

@@ -203,6 +203,28 @@ def resume_job(services: TenantServicesDependency, job_id: JobId, background: Ba
     return _tell_workers(services, service.resume_job(services, job_id), background)
 
 
+@router.post("/{job_id}/save-now", summary="Ask for a checkpoint now", responses=problems(404, 409, 422, 503))
+def save_job_now(services: TenantServicesDependency, job_id: JobId) -> schemas.Job:
+    """Ask a running training to write a checkpoint at its next step, and to go on.
+
+    The worker hears of it within a heartbeat (10 s). A `checkpoint` event tells when it is stored; of all
+    checkpoints the newest two are kept. Asking again before the worker has heard is harmless. A job that does
+    not train at present is answered with 409 and the type `job_not_training`.
+    """
+    return service.request_at_step(services, job_id, "checkpoint")
+
+
+@router.post(
+    "/{job_id}/sample-now", summary="Ask for sample pictures now", responses=problems(404, 409, 422, 503)
+)
+def sample_job_now(services: TenantServicesDependency, job_id: JobId) -> schemas.Job:
+    """Ask a running training to draw its sample pictures at its next step, and to go on.
+
+    As for a checkpoint; a `sample` event tells when they can be fetched.
+    """
+    return service.request_at_step(services, job_id, "sample")
+
+
 @router.post(
     "/{job_id}/retry",
     summary="Try a failed or cancelled job again",

@@ -26,6 +26,8 @@ JOB_EXAMPLE: dict[str, Any] = {
     "attempt": 1,
     "cancel_requested": False,
     "pause_requested": False,
+    "save_requested": False,
+    "sample_requested": False,
     "priority": 0,
     "max_runtime_s": 86_400.0,
     "not_before": None,
@@ -39,7 +41,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "finished_at": None,
 }
 _FILES = ("events", "metrics", "samples", "artifacts", "checkpoints", "logs", "weights")
-_MOVES = ("cancel", "pause", "resume", "retry", "clone")
+_MOVES = ("cancel", "pause", "resume", "retry", "clone", "save-now", "sample-now")
 _STUDENT_TYPE: Any = DistillationSpec.model_fields["student"].annotation
 _STUDENT: TypeAdapter[Any] = TypeAdapter(_STUDENT_TYPE)
 _REASONS = " ".join(f"`{reason}`: {known.sentence}" for reason, known in EXPLANATIONS.items())
@@ -63,6 +65,12 @@ class JobSummary(BaseModel):
     attempt: int = Field(description="How often a worker has taken the job.")
     cancel_requested: bool = Field(description="Its worker is asked to stop, for good.")
     pause_requested: bool = Field(description="Its worker is asked to stop, until the job is resumed.")
+    save_requested: bool = Field(
+        default=False, description="A checkpoint was asked for, of which its worker has yet to hear."
+    )
+    sample_requested: bool = Field(
+        default=False, description="Pictures were asked for, of which its worker has yet to hear."
+    )
     priority: int = Field(description="The highest of a tenant's jobs in a queue goes first.")
     max_runtime_s: float | None = Field(description="Seconds that the job may run.")
     not_before: datetime | None = Field(description="No worker takes it before this time.")
@@ -146,6 +154,7 @@ class Job(JobSummary):
         unset = dict.fromkeys(("phase", "reason", "message", "hint", "eta_seconds", "result"))
         first = {"progress": 0.0, "attempt": 0, "version": 1, "status": "queued"}
         first |= {"cancel_requested": False, "pause_requested": False}
+        first |= {"save_requested": False, "sample_requested": False}
         times = {"updated_at": job.created_at, "started_at": None, "finished_at": None}
         fields = cls._fields(job) | unset | first | times
         return cls.model_validate(fields | {"transitions": fields["transitions"][:1]})
@@ -178,8 +187,8 @@ class JobEvent(BaseModel):
     sequence: int = Field(description="1 for the first event of the job; there are no gaps.")
     at: datetime
     type: str = Field(
-        description="`status`, `cancel_requested`, `pause_requested`, `phase`, `progress`, `metrics`, "
-        "`checkpoint`, `sample`, …"
+        description="`status`, `cancel_requested`, `pause_requested`, `save_requested`, `phase`, `progress`, "
+        "`metrics`, `checkpoint`, `sample`, …"
     )
     attempt: int
     data: dict[str, Any]

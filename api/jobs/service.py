@@ -23,6 +23,7 @@ from store.database import Session, server_now
 from store.errors import InvalidInputError, NotFoundError
 from store.idempotency import IdempotencyKey, KeptAnswer
 from store.job_options import JobOptions
+from store.leases import StepWish
 from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
 from store.quotas import Quotas
 
@@ -169,6 +170,13 @@ def resume_job(services: TenantServices, job_id: str) -> schemas.Job:
         quotas = Quotas.by_default(services.settings)
         job = jobs.resume_job(session, job_id=job_id, now=server_now(session), quotas=quotas)
         return schemas.Job.of(job)
+
+
+def request_at_step(services: TenantServices, job_id: str, wish: StepWish) -> schemas.Job:
+    """Ask a running training for a checkpoint or for pictures."""
+    with services.transaction() as session:
+        now = server_now(session)
+        return schemas.Job.of(jobs.request_at_step(session, job_id=job_id, wish=wish, now=now))
 
 
 def retry_job(

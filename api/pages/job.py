@@ -1,7 +1,7 @@
 """The page of one job: where it stands, what it has drawn and left, and what can be done to it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -23,7 +23,8 @@ from store import artifacts
 from store.database import Session
 from store.errors import ConflictError, NotFoundError
 from store.events import list_latest_events
-from store.jobs import get_job
+from store.jobs import STEP_PHASES, get_job
+from store.leases import StepWish
 from store.models import Artifact, ArtifactKind, JobEvent
 from store.phases import list_phases
 
@@ -38,7 +39,8 @@ GRID_LAYOUT = {
     "footer": CAPTION_LINES * LINE + GAP,
 }
 
-Move = Literal["cancel", "pause", "resume", "retry", "delete"]
+Move = Literal["cancel", "pause", "resume", "retry", "delete", "save-now", "sample-now"]
+STEP_MOVES: Mapping[Move, StepWish] = {"save-now": "checkpoint", "sample-now": "sample"}
 JobId = Annotated[str, Path(max_length=64)]
 
 router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
@@ -93,6 +95,8 @@ def _move(services: TenantServices, job_id: str, move: Move, *, from_scratch: bo
     if move == "retry":
         carried = service.retry_job(services, job_id, from_scratch=from_scratch, idempotency_key=None)
         return schemas.Job.model_validate_json(carried.answer.body)
+    if move in STEP_MOVES:
+        return service.request_at_step(services, job_id, STEP_MOVES[move])
     moves = {"cancel": service.cancel_job, "pause": service.pause_job, "resume": service.resume_job}
     return moves[move](services, job_id)
 
@@ -186,6 +190,7 @@ def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
     return {
         "job": job,
         "has_ended": service.has_ended(job),
+        "makes_steps": job.status == "running" and job.phase in STEP_PHASES,
         "teacher_parameters": teacher.parameters if teacher else None,
         "student_size": student_size(teacher, job.spec["student"]),
         "timeline": Timeline.of(spans, datetime.now(UTC)),

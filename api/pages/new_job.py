@@ -8,6 +8,7 @@ from fastapi import APIRouter, BackgroundTasks, Query, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 
+from api.captions import service as caption_service
 from api.estimates import service as estimates
 from api.field_errors import FieldError, explain_validation_error
 from api.jobs import hints, schemas, service
@@ -36,8 +37,12 @@ def show_form(
     teacher: Annotated[str, Query(max_length=512)] = "",
     student: Annotated[str, Query(max_length=40)] = "",
     clone: Annotated[str, Query(max_length=64)] = "",
+    captions: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """Show the form, filled with a preset, or with the specification of a job to be cloned."""
+    """Show the form, filled with a preset, or with the specification of a job to be cloned.
+
+    ``captions`` is the id of an uploaded file, or ``bundled``.
+    """
     if clone:
         job = service.read_job(services, clone)
         options = {"priority": job.priority, "max_runtime_s": job.max_runtime_s}
@@ -49,6 +54,8 @@ def show_form(
     fields: dict[str, Any] = {"teacher": teacher, **PRESETS[preset].fields}
     if student:
         fields["student"] = student
+    if captions:
+        fields["captions"] = _captions(services, captions)
     # What a preset leaves open is shown as the service would resolve it.
     filled = Submission.model_validate({**fields, "teacher": teacher or BUNDLED_TEACHER}).model_dump(
         mode="json"
@@ -86,6 +93,13 @@ def show_estimate(services: PageServices, viewer: ViewerDependency, form: FormDe
     except (RequestValidationError, InvalidInputError) as error:
         return render("fragments/estimate.html", {"estimate": None, "errors": _field_errors(error)})
     return render("fragments/estimate.html", {"estimate": estimate, "errors": []})
+
+
+def _captions(services: TenantServices, named: str) -> dict[str, Any]:
+    """Name captions as a specification does; `NotFoundError` for a file that the tenant does not have."""
+    if named == "bundled":
+        return {"kind": "bundled"}
+    return {"kind": "uploaded", "id": caption_service.read_file(services, named).id}
 
 
 def _field_errors(error: RequestValidationError | InvalidInputError) -> list[FieldError]:

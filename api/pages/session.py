@@ -35,17 +35,21 @@ class Viewer:
         Shown at the top of every page.
     can_change
         Whether the key allows more than to look.
+    can_manage_keys
+        Whether the key allows to make and revoke keys.
     """
 
     caller: Caller
     key_name: str
     tenant_name: str
     can_change: bool
+    can_manage_keys: bool
 
     @classmethod
     def of(cls, bearer: Bearer) -> "Viewer":
         """Take a key's bearer for the viewer."""
-        return cls(bearer.caller, bearer.key_name, bearer.tenant_name, may(bearer.caller, "write"))
+        caller = bearer.caller
+        return cls(caller, bearer.key_name, bearer.tenant_name, may(caller, "write"), may(caller, "admin"))
 
 
 def may(caller: Caller, scope: Scope) -> bool:
@@ -104,6 +108,15 @@ async def _require_write(viewer: ViewerDependency) -> None:
         raise MissingScopeError("This needs a key with the scope write; yours may only look.", scope="write")
 
 
+async def _require_admin(viewer: ViewerDependency) -> None:
+    if not viewer.can_manage_keys:
+        raise MissingScopeError(
+            "This needs a key with the scope admin; yours may not manage keys.", scope="admin"
+        )
+
+
 SIGNED_IN = Depends(_require_read)
 REQUIRE_OWN_FORM = Depends(_require_own_form)
 MAY_CHANGE = [REQUIRE_OWN_FORM, Depends(_require_write)]
+REQUIRE_ADMIN = Depends(_require_admin)
+MAY_MANAGE_KEYS = [REQUIRE_OWN_FORM, REQUIRE_ADMIN]

@@ -9,9 +9,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from client.address import address_of
 from client.condenser import Condenser
+from client.examples import example
 from client.models import CaptionFile
 from client.output import messages, tell, write_json, write_line, write_table
 
+FILE = "019ab2c4-81d0-7b52-8f6e-3c1d5a7e9b24"
 INLINE_BYTES = 2**20
 INLINE_CAPTIONS = 10_000
 INLINE_CHARACTERS = 1_000
@@ -24,9 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def add_to(commands: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="Files of captions that jobs read.", no_args_is_help=True)
-    group.command()(upload)
-    group.command("list")(list_files)
-    group.command()(delete)
+    group.command(epilog=example("condenser captions upload captions.jsonl.gz"))(upload)
+    group.command("list", epilog=example("condenser captions list --limit 5"))(list_files)
+    group.command(epilog=example(f"condenser captions delete {FILE}"))(delete)
     commands.add_typer(group, name="captions")
 
 
@@ -66,10 +68,12 @@ def list_files(
     write_table(["file", "name", "format", "bytes", "uploaded"], rows)
 
 
-def delete(context: typer.Context, file_id: FileId) -> None:
+def delete(context: typer.Context, file_id: FileId, as_json: AsJson = False) -> None:
     """Delete a file of captions that no unfinished job reads."""
     with address_of(context).connect() as condenser:
         condenser.captions.delete(file_id)
+    if as_json:
+        write_json({"id": file_id, "deleted": True})
 
 
 def upload_file(condenser: Condenser, file: Path, name: str | None = None) -> CaptionFile:

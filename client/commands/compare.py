@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from client.address import address_of
+from client.examples import example
 from client.models import ComparedStudent, Measured
 from client.output import millions, write_json, write_table
 
@@ -13,7 +14,7 @@ COLUMNS = ["model", "job", "parameters", "GMACs", "s/picture", "Fréchet drawn",
 
 def add_to(commands: typer.Typer) -> None:
     """Add the command."""
-    commands.command()(compare)
+    commands.command(epilog=example("condenser compare emoji-64 --limit 5"))(compare)
 
 
 def compare(

@@ -10,13 +10,15 @@ import typer
 
 from client.address import address_of
 from client.commands.download import fetch
+from client.commands.jobs import AsJson
 from client.commands.stack import ended_by_any_signal, told_stack_errors
 from client.commands.watch import describe_end, show_progress
 from client.condenser import Condenser
 from client.demo import SPEC_FILE, draw_picture, read_spec, summarise
 from client.errors import ClientError, JobFailedError
+from client.examples import example
 from client.jobs import Job
-from client.output import duration, tell, write_line
+from client.output import duration, tell, write_json, write_line
 
 if TYPE_CHECKING:
     from embedded.state import Stack
@@ -24,13 +26,14 @@ if TYPE_CHECKING:
 
 def add_to(commands: typer.Typer) -> None:
     """Add the command."""
-    commands.command()(demo)
+    commands.command(epilog=example("condenser demo --directory demo"))(demo)
 
 
 def demo(
     context: typer.Context,
     directory: Annotated[Path, typer.Option(help="Where the student and the picture go.")] = Path("demo"),
     spec: Annotated[Path, typer.Option(help="The job.")] = SPEC_FILE,
+    as_json: AsJson = False,
 ) -> None:
     """Distil the bundled teacher here and now, and draw both side by side. Stops all that it started."""
     data_dir = address_of(context).data_dir
@@ -38,7 +41,7 @@ def demo(
         began = monotonic()
         with _stack(data_dir) as stack:
             ready = monotonic()
-            _distil(stack, spec, directory)
+            _distil(stack, spec, directory, as_json)
             ended = monotonic()
         tell(
             f"times: start {duration(ready - began)}, job and picture {duration(ended - ready)}, "
@@ -46,7 +49,7 @@ def demo(
         )
 
 
-def _distil(stack: "Stack", file: Path, directory: Path) -> None:
+def _distil(stack: "Stack", file: Path, directory: Path, as_json: bool) -> None:
     from embedded.first_key import first_key
 
     spec = read_spec(file)
@@ -63,6 +66,9 @@ def _distil(stack: "Stack", file: Path, directory: Path) -> None:
         student = fetch(job, directory / "student")
     tell(f"student: {student}")
     picture = draw_picture(spec, student, directory.absolute())
+    if as_json:
+        write_json({"id": job.id, "student": str(student), "picture": str(picture), "result": job.result})
+        return
     for line in summarise(job.result or {}):
         write_line(line)
     write_line(f"picture: {picture}")

@@ -7,8 +7,10 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
 from client.address import address_of
+from client.commands.jobs import AsJson
+from client.examples import JOB, example
 from client.jobs import Job
-from client.output import messages, write_line
+from client.output import messages, write_json, write_line
 
 Format = Literal["folder", "archive", "unet", "single-file"]
 SUFFIXES = {"folder": "", "archive": ".zip", "unet": "-unet.safetensors", "single-file": ".safetensors"}
@@ -16,7 +18,11 @@ SUFFIXES = {"folder": "", "archive": ".zip", "unet": "-unet.safetensors", "singl
 
 def add_to(commands: typer.Typer) -> None:
     """Add the command."""
-    commands.command()(download)
+    commands.command(
+        epilog=example(
+            f"condenser download {JOB} student", f"condenser download {JOB} unet.safetensors --format unet"
+        )
+    )(download)
 
 
 def download(
@@ -34,12 +40,17 @@ def download(
             "its U-Net; single-file, the U-Net under the original names.",
         ),
     ] = "folder",
+    as_json: AsJson = False,
 ) -> None:
     """Fetch a job's student, as a folder that diffusers loads or as one file; it goes on if interrupted."""
     with address_of(context).connect() as condenser:
         job = condenser.jobs.get(job_id)
         target = target or Path(f"student-{job_id}{SUFFIXES[weights_format]}")
-        write_line(str(fetch(job, target, weights_format)))
+        place = fetch(job, target, weights_format)
+    if as_json:
+        write_json({"id": job_id, "format": weights_format, "path": str(place)})
+        return
+    write_line(str(place))
 
 
 def fetch(job: Job, target: Path, weights_format: Format = "folder") -> Path:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from client.address import address_of
+from client.examples import JOB, example
 from client.models import JobState
 from client.output import write_json, write_line, write_table
 
@@ -15,8 +16,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(commands: typer.Typer) -> None:
     """Add the commands."""
-    commands.command("list")(list_jobs)
-    commands.command()(show)
+    commands.command("list", epilog=example("condenser list --status running"))(list_jobs)
+    commands.command(epilog=example(f"condenser show {JOB}"))(show)
 
 
 def list_jobs(

@@ -7,8 +7,11 @@ import typer
 
 from client.address import address_of
 from client.commands.jobs import AsJson
+from client.examples import example
 from client.models import KeyState
 from client.output import tell, write_json, write_line, write_table
+
+KEY = "019ab2c4-90aa-7c07-9a41-6f0e2b8d1c35"
 
 _keys = typer.Typer(
     help="Make, list and revoke API keys. The first key of a tenant is made by an operator.",
@@ -21,7 +24,7 @@ def add_to(commands: typer.Typer) -> None:
     commands.add_typer(_keys, name="keys")
 
 
-@_keys.command()
+@_keys.command(epilog=example("condenser keys create 'nightly builds' --scope write --expires-in-days 90"))
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What the key is for.")],
@@ -43,7 +46,7 @@ def create(
     tell("keep it: it is stored nowhere and will not be shown again")
 
 
-@_keys.command("list")
+@_keys.command("list", epilog=example("condenser keys list"))
 def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     """List the keys of the tenant, revoked ones too, the newest first."""
     with address_of(context).connect() as condenser:
@@ -55,11 +58,18 @@ def list_keys(context: typer.Context, as_json: AsJson = False) -> None:
     write_table(columns, [_row(key, datetime.now(UTC)) for key in keys])
 
 
-@_keys.command()
-def revoke(context: typer.Context, key_id: Annotated[str, typer.Argument(help="Id of the key.")]) -> None:
+@_keys.command(epilog=example(f"condenser keys revoke {KEY}"))
+def revoke(
+    context: typer.Context,
+    key_id: Annotated[str, typer.Argument(help="Id of the key.")],
+    as_json: AsJson = False,
+) -> None:
     """Revoke a key for good."""
     with address_of(context).connect() as condenser:
         condenser.keys.revoke(key_id)
+    if as_json:
+        write_json({"id": key_id, "revoked": True})
+        return
     tell("revoked")
 
 

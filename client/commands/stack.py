@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.address import address_of
-from client.output import tell, write_line
+from client.commands.jobs import AsJson
+from client.examples import example
+from client.output import tell, write_json, write_line
 
 if TYPE_CHECKING:
     from embedded.state import Stack
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 def add_to(commands: typer.Typer) -> None:
     """Add the commands."""
-    commands.command()(up)
-    commands.command()(down)
+    commands.command(epilog=example("condenser up --detach"))(up)
+    commands.command(epilog=example("condenser down"))(down)
 
 
 def up(
@@ -26,6 +28,7 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave it running; `condenser down` stops it.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Start Postgres, Valkey, S3, the API and a worker on this machine, and wait until all answer."""
     from embedded import stack as embedded
@@ -33,22 +36,26 @@ def up(
     data_dir = address_of(context).data_dir
     with told_stack_errors(), ended_by_any_signal():
         if detach:
-            _say_what_to_open(embedded.start(data_dir, with_services=True, detached=True, report=tell))
+            stack = embedded.start(data_dir, with_services=True, detached=True, report=tell)
+            _say_what_to_open(stack, as_json)
             tell("`condenser down` stops it")
             return
         with embedded.running(data_dir, with_services=True, report=tell) as stack:
-            _say_what_to_open(stack)
+            _say_what_to_open(stack, as_json)
             tell("Ctrl-C stops it")
             embedded.watch_over(stack)
 
 
-def down(context: typer.Context) -> None:
+def down(context: typer.Context, as_json: AsJson = False) -> None:
     """Stop what `condenser up` started, in order."""
     from embedded import stack as embedded
 
     with told_stack_errors():
-        if not embedded.stop(address_of(context).data_dir, report=tell):
-            tell("nothing runs")
+        stopped = embedded.stop(address_of(context).data_dir, report=tell)
+    if as_json:
+        write_json({"stopped": bool(stopped)})
+    elif not stopped:
+        tell("nothing runs")
 
 
 @contextmanager
@@ -77,7 +84,10 @@ def ended_by_any_signal() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _say_what_to_open(stack: "Stack") -> None:
+def _say_what_to_open(stack: "Stack", as_json: bool) -> None:
+    if as_json:
+        write_json({"url": stack.api_url, "data_dir": str(stack.data_dir)})
+        return
     write_line(f"{stack.api_url}")
     tell(f"API reference: {stack.api_url}/docs")
     tell(f"logs: {stack.data_dir / 'logs'}")

@@ -11,6 +11,7 @@ import typer
 from client.address import address_of
 from client.commands.captions import captions_of
 from client.commands.watch import follow
+from client.examples import example
 from client.jobs import Job
 from client.models import Estimate
 from client.output import duration, megabytes, millions, tell, write_json, write_line, write_table
@@ -23,7 +24,12 @@ Settings = Annotated[
 
 def add_to(commands: typer.Typer) -> None:
     """Add the command."""
-    commands.command()(submit)
+    commands.command(
+        epilog=example(
+            "condenser submit --teacher emoji-64 --student b-small --captions captions.txt --watch",
+            "condenser submit job.json --set training.steps=2000 --estimate",
+        )
+    )(submit)
 
 
 def submit(

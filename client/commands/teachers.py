@@ -5,12 +5,13 @@ from typing import Annotated
 import typer
 
 from client.address import address_of
+from client.examples import example
 from client.output import millions, write_json, write_table
 
 
 def add_to(commands: typer.Typer) -> None:
     """Add the command."""
-    commands.command()(teachers)
+    commands.command(epilog=example("condenser teachers"))(teachers)
 
 
 def teachers(

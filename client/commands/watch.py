@@ -1,12 +1,14 @@
 """``condenser watch``: a job's progress until its end."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from client.address import address_of
+from client.examples import JOB, example
 from client.jobs import Job
-from client.output import messages, tell
+from client.output import messages, tell, write_line
 from client.watching import Figures, display_on
 
 INTERRUPTED = 130
@@ -14,19 +16,25 @@ INTERRUPTED = 130
 
 def add_to(commands: typer.Typer) -> None:
     """Add the command."""
-    commands.command()(watch)
+    commands.command(epilog=example(f"condenser watch {JOB}"))(watch)
 
 
-def watch(context: typer.Context, job_id: Annotated[str, typer.Argument(help="Id of the job.")]) -> None:
+def watch(
+    context: typer.Context,
+    job_id: Annotated[str, typer.Argument(help="Id of the job.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every event as a line of JSON, as it happens.")
+    ] = False,
+) -> None:
     """Show a job's progress until it ends. Ctrl-C ends the watching, not the job."""
     with address_of(context).connect() as condenser:
-        follow(condenser.jobs.get(job_id))
+        follow(condenser.jobs.get(job_id), write_events if as_json else show_progress)
 
 
-def follow(job: Job) -> None:
+def follow(job: Job, show: Callable[[Job], None] | None = None) -> None:
     """Show a job's progress; the command's exit code says whether the job succeeded."""
     try:
-        show_progress(job)
+        (show or show_progress)(job)
     except KeyboardInterrupt:
         tell(
             f"the job goes on: `condenser watch {job.id}` shows it again, "
@@ -36,6 +44,13 @@ def follow(job: Job) -> None:
     tell(describe_end(job))
     if job.status != "succeeded":
         raise typer.Exit(1)
+
+
+def write_events(job: Job) -> None:
+    """Write a job's events for programs, each as it happens, and leave its last state in the job."""
+    for event in job.events():
+        write_line(event.model_dump_json())
+    job.refresh()
 
 
 def show_progress(job: Job) -> None:

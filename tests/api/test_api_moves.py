@@ -11,6 +11,8 @@ from sqlalchemy import Engine
 from store import jobs as store_jobs
 from store.database import server_now, transaction
 from store.endings import EXPLANATIONS
+from store.events import NewEvent
+from store.leases import heartbeat
 from store.queue import count_hints
 from store.settings import Settings
 
@@ -50,6 +52,44 @@ def test_pausing_and_resuming(
     assert http.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
     refused = http.post(f"/jobs/{job_id}/resume")
     assert (refused.status_code, refused.json()["type"]) == (409, PROBLEM + "job_finished")
+
+
+def test_a_training_is_asked_for_a_checkpoint_and_for_pictures(
+    http: httpx.Client, jobs: Any, engine: Engine
+) -> None:
+    job_id = jobs.submit()
+
+    def refused(words: str) -> None:
+        for move in ("save-now", "sample-now"):
+            answer = http.post(f"/jobs/{job_id}/{move}")
+            assert (answer.status_code, answer.json()["type"]) == (409, PROBLEM + "job_not_training")
+            assert words in answer.json()["detail"]
+
+    def beat(*handed_on: Any) -> set[str]:
+        with transaction(engine) as session:
+            lease: Any = {"job_id": job_id, "lease_token": claim.lease_token, "now": server_now(session)}
+            return set(heartbeat(session, **lease, lease_seconds=60, handed_on=handed_on).wishes)
+
+    refused("is queued")
+    claim = jobs.claim(job_id)
+    refused("yet to begin")
+    jobs.report(claim, [NewEvent("phase", {"phase": "evaluation"})], position=1)
+    refused("at its phase evaluation")
+    jobs.report(claim, [NewEvent("phase", {"phase": "training"})], position=2)
+    saved = http.post(f"/jobs/{job_id}/save-now").json()
+    assert (saved["save_requested"], saved["sample_requested"]) == (True, False)
+    assert http.post(f"/jobs/{job_id}/save-now").json()["version"] == saved["version"]
+    assert beat() == {"checkpoint"}
+    assert http.post(f"/jobs/{job_id}/sample-now").json()["sample_requested"] is True
+    assert beat("checkpoint") == {"sample"}, "a wish is told until it was handed on"
+    assert beat() == {"sample"}
+    assert http.get(f"/jobs/{job_id}").json()["save_requested"] is False
+    http.post(f"/jobs/{job_id}/pause")
+    refused("asked to stop")
+    release(engine, claim)
+    assert http.get(f"/jobs/{job_id}").json()["sample_requested"] is False
+    told = [event["type"] for event in http.get(f"/jobs/{job_id}/events").json()["items"]]
+    assert [kind for kind in told if kind.startswith("sa")] == ["save_requested", "sample_requested"]
 
 
 def test_a_job_being_cancelled_cannot_be_paused(http: httpx.Client, jobs: Any) -> None:

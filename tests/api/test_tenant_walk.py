@@ -207,7 +207,7 @@ PAGE_QUERIES = {
     "log": {"attempt": 1},
 }
 """What a page wants to be asked beside the id of a job."""
-MOVES = ("pause", "resume", "cancel", "retry", "delete")
+MOVES = ("pause", "resume", "cancel", "save-now", "sample-now", "retry", "delete")
 
 
 def page_requests(settings: Settings, job_id: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -253,6 +253,23 @@ def test_no_page_knows_a_job_of_another_tenant(
             assert allowed.status_code in {200, 307, 409}, (method, url, allowed.text)
             seen.add(allowed.status_code)
     assert seen == {200, 307, 409}, "a job that has ended can be moved nowhere, but deleted"
+
+
+def test_no_page_knows_a_key_or_a_caption_file_of_another_tenant(
+    engine: Engine, resident: Callable[[str], Resident]
+) -> None:
+    owner, stranger = resident("a"), resident("b")
+    key_id, file_id = owner.make_key_id(), owner.make_file_id()
+    before = everything(engine)
+    for method, url in (
+        ("GET", f"/ui/new?captions={file_id}"),
+        ("POST", f"/ui/keys/{key_id}/revoke"),
+        ("POST", f"/ui/captions/{file_id}/delete"),
+    ):
+        assert stranger.http.request(method, url).status_code == 404, url
+        assert everything(engine) == before, url
+        assert owner.http.request(method, url).status_code in {200, 303}
+        before = everything(engine)
 
 
 def test_lists_on_pages_show_nothing_of_another_tenant(resident: Callable[[str], Resident]) -> None:

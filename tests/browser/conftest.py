@@ -132,10 +132,21 @@ def make_key(engine: Engine, settings: Settings) -> Callable[..., CreatedKey]:
 
 
 @pytest.fixture
-def session_token(make_key: Callable[..., CreatedKey], settings: Settings) -> str:
-    """What the sign-in leaves in a browser, without going through it."""
-    expires_at = datetime.now(UTC) + timedelta(hours=1)
-    return new_session_token(make_key().row.id, expires_at=expires_at, pepper=settings.required_pepper())
+def sign_in_as(make_key: Callable[..., CreatedKey], settings: Settings) -> Callable[..., str]:
+    """Gives what the sign-in leaves in a browser, without going through it, for a key of some scopes."""
+
+    def session_of(*scopes: Scope) -> str:
+        expires_at = datetime.now(UTC) + timedelta(hours=1)
+        key_id = make_key(*scopes).row.id
+        return new_session_token(key_id, expires_at=expires_at, pepper=settings.required_pepper())
+
+    return session_of
+
+
+@pytest.fixture
+def session_token(sign_in_as: Callable[..., str]) -> str:
+    """The session of a visitor who may change things."""
+    return sign_in_as("write")
 
 
 @pytest.fixture

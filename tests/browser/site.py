@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from store.database import server_now, transaction
 from store.endings import ending_of
 from store.events import NewEvent
 from store.settings import Settings
+from store.workers import Announcement, announce
 
 
 class _Server(uvicorn.Server):
@@ -126,6 +128,13 @@ class Jobs:
                 result=result,
                 now=server_now(session),
             )
+
+    def announce(self, name: str, *, silent_for: timedelta = timedelta(0)) -> None:
+        """Tell of a worker as it does itself."""
+        told = Announcement(name, f"{name}.example", "gpu", "0.1.0", "NVIDIA H100 80GB HBM3", 2, 80 * 2**30)
+        with transaction(self.engine) as session:
+            now = server_now(session)
+            announce(session, told, started_at=now - timedelta(hours=5), now=now - silent_for)
 
     def status(self, job_id: str) -> str:
         with transaction(self.engine) as session:

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -40,10 +41,22 @@ def test_a_job_is_cancelled_and_tried_again_by_keyboard_alone(visitor: Any, jobs
     assert jobs.status(job_id) == "queued"
 
 
-def test_a_running_job_is_paused_and_resumed_and_a_paused_one_deleted(visitor: Any, jobs: Any) -> None:
+def test_a_running_job_is_asked_paused_and_resumed_and_a_paused_one_deleted(
+    visitor: Any, jobs: Any, look: Callable[..., None]
+) -> None:
     running, waiting = jobs.submit(2)
-    jobs.claim(running)
+    claim = jobs.claim(running)
     page = visitor.open(f"/ui/jobs/{running}", width=360)
+    expect(page.get_by_role("button", name="Save now")).to_have_count(0)
+    jobs.report(claim, 1, ("phase", {"phase": "training"}))
+    for button, waits, told in (
+        ("Save now", "Saving…", "Asked for a checkpoint"),
+        ("Sample now", "Drawing…", "Asked for pictures"),
+    ):
+        page.get_by_role("button", name=button).click()
+        expect(page.get_by_role("button", name=waits)).to_be_disabled()
+        expect(page.locator("#log")).to_contain_text(told)
+    look("asked", f"/ui/jobs/{running}", "h1")
     page.get_by_role("button", name="Pause").click()
     expect(status_of(page)).to_have_text("pausing")
     page.get_by_role("button", name="Resume").click()
@@ -253,3 +266,18 @@ def first_paint(page: Page) -> float:
         }).observe({type: "paint", buffered: true}))"""
     )
     return time
+
+
+def test_workers_are_listed_as_they_come_and_work(visitor: Any, jobs: Any, look: Callable[..., None]) -> None:
+    page = visitor.open("/ui/workers")
+    expect(page.get_by_role("heading", name="No workers")).to_be_visible()
+    jobs.announce("test")
+    jobs.announce("spare", silent_for=timedelta(minutes=2))
+    expect(page.get_by_text("1 idle, 1 silent.")).to_be_visible(timeout=20_000)
+    (job_id,) = jobs.submit()
+    jobs.claim(job_id)
+    link = page.get_by_role("link", name=job_id)
+    expect(link).to_be_visible(timeout=20_000)
+    look("workers", "/ui/workers", "table.rows")
+    link.click()
+    expect(status_of(page)).to_have_text("running")

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from client import Condenser
+from store.database import server_now, transaction
 from store.endings import Ending, ending_of
+from store.workers import Announcement, announce
 from tests.client.conftest import Worker
 from tests.client.test_downloads import archive as archive
 from tests.client.test_downloads import job as succeeded_job
@@ -89,18 +91,32 @@ def test_pause_resume_retry_clone_and_delete(run: Any, condenser: Condenser, wor
     assert run("pause", job_id).stdout == "paused\n"
     assert run("resume", job_id).stdout == "queued\n"
     worker.take(job_id)
-    assert run("pause", job_id).stdout == "running, and asked to stop\n"
+    assert "yet to begin" in run("save-now", job_id, code=1).stderr
+    worker.report(("phase", {"phase": "training"}))
+    assert run("save-now", job_id).stdout == "running, and asked to save a checkpoint\n"
+    assert json.loads(run("sample-now", job_id, "--json").stdout)["sample_requested"] is True
+    assert run("pause", job_id).stdout.startswith("running, and asked to stop")
     worker.fail(ending_of("out_of_memory"))
     assert run("retry", "--from-scratch", job_id).stdout == "queued\n"
     clone = condenser.jobs.get(run("clone", job_id, "--set", "training.steps=3").stdout.strip())
     assert (clone.state.spec["training"]["steps"], clone.state.priority) == (3, 2)
-    run("delete", job_id)
+    assert json.loads(run("delete", job_id, "--json").stdout) == {"id": job_id, "deleted": True}
     assert "Not found" in run("show", job_id, code=1).stderr
 
 
 def test_teachers(run: Any) -> None:
     assert run("teachers").stdout.startswith("tiny\tsd1\t0.0M\tnot stated\tb-base ")
     assert json.loads(run("teachers", "--json").stdout)[0]["id"] == "tiny"
+
+
+def test_workers(run: Any, engine: Any) -> None:
+    assert run("workers").stdout == ""
+    told = Announcement("gpu-07:9", "gpu-07", "gpu", "0.1.0", "NVIDIA H100", 2, 80_000_000_000)
+    with transaction(engine) as session:
+        now = server_now(session)
+        announce(session, told, started_at=now, now=now)
+    assert run("workers").stdout.startswith("gpu-07:9\tidle\t\tNVIDIA H100\t2\t80,000.0 MB\tgpu\t0.1.0\t")
+    assert json.loads(run("workers", "--json").stdout)[0]["state"] == "idle"
 
 
 def test_an_estimate_submits_nothing(run: Any, condenser: Condenser) -> None:
@@ -154,6 +170,8 @@ def test_watch_of_a_failed_job_fails_with_the_hint(run: Any, condenser: Condense
     job = condenser.jobs.create(SPEC)
     worker.take(job.id)
     worker.fail(Ending("diverged", "The loss is not finite.", "Lower the rate."))
+    events = [json.loads(line) for line in run("watch", "--json", job.id, code=1).stdout.splitlines()]
+    assert [event["data"]["status"] for event in events] == ["queued", "running", "failed"]
     assert "Lower the rate." in run("watch", job.id, code=1).stderr
 
 
@@ -175,7 +193,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(
 
 
 def test_download(run: Any, job: Any, tmp_path: Path) -> None:
-    folder = run("download", job.id).stdout.strip()
+    folder = json.loads(run("download", job.id, "--json").stdout)["path"]
     assert Path(folder) == tmp_path / f"student-{job.id}"
     assert (Path(folder) / "manifest.json").is_file()
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from core.artist import Artist
 from core.batches import Batch, BatchSource
 from core.captions import CaptionSet
 from core.checkpoints import newest_checkpoint, save_checkpoint
@@ -263,6 +265,40 @@ def test_a_stop_finishes_the_step_and_leaves_a_checkpoint(
     assert newest_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000001"
     written = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["type"] for event in written] == ["progress", "metrics", "checkpoint"]
+
+
+def test_what_a_training_is_asked_for_changes_nothing_of_its_steps(
+    teacher: Teacher, batches: BatchSource, tmp_path: Path
+) -> None:
+    """An extra checkpoint and extra pictures; and a run that goes on from that very checkpoint."""
+    spec = spec_of(steps=4, batch_size=N, warmup_steps=0, learning_rate=1e-3)
+    drawing = spec.evaluation.model_copy(update={"steps": 2})
+    drawn: dict[str, list[int]] = {}
+
+    def run(name: str) -> dict[str, torch.Tensor]:
+        def draw(average: UNet2DConditionModel, step: int) -> None:
+            Artist(teacher, average, drawing).draw(["cat"], [7])
+            drawn.setdefault(name, []).append(step)
+
+        events = EventWriter(tmp_path / name / "events.jsonl")
+        folder = tmp_path / name / "checkpoints"
+        average = train(teacher, make_student(teacher), batches, spec, folder, draw, events, StopRequest())
+        events.close()
+        return average.state_dict()
+
+    undisturbed = run("undisturbed")
+    for request in ("checkpoint", "sample"):
+        asking = tmp_path / "asked" / "requests" / request
+        asking.parent.mkdir(parents=True, exist_ok=True)
+        asking.touch()
+    asked = run("asked")
+    assert list((tmp_path / "asked" / "requests").iterdir()) == []
+    extra = tmp_path / "asked" / "checkpoints" / "step-00000001"
+    shutil.copytree(extra, tmp_path / "resumed" / "checkpoints" / extra.name)
+    resumed = run("resumed")
+    assert drawn == {"undisturbed": [4], "asked": [1, 4], "resumed": [4]}
+    for weights in (asked, resumed):
+        assert all(torch.equal(weights[name], undisturbed[name]) for name in undisturbed)
 
 
 def test_precision_follows_the_device_unless_specified() -> None:

@@ -80,9 +80,23 @@ def train(steps: list[list[int]]) -> None:
             tell("warning", message=f"pauses at step {step}")
             if not asked_to_stop.is_set():
                 go_on.wait(60)
+        heed_requests(steps)
         if asked_to_stop.is_set():
             write_checkpoint(steps)
             sys.exit(os.EX_TEMPFAIL)
+
+
+def heed_requests(steps: list[list[int]]) -> None:
+    for request in ("checkpoint", "sample"):
+        file = WORK_DIR / "requests" / request
+        if not file.exists():
+            continue
+        file.unlink()
+        if request == "checkpoint":
+            write_checkpoint(steps)
+        else:
+            (WORK_DIR / "samples" / "asked.png").write_bytes(b"another picture")
+            tell("sample", step=len(steps), path="samples/asked.png", prompts=["a dog"])
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ _supervisor = Supervisor(
     engine=create_engine(_settings),
     objects=ObjectStore(_settings),
     settings=_settings,
-    worker=str(os.getpid()),
+    worker=worker.app.NAME,
     command=lambda spec, work_dir: [
         sys.executable,
         "-I",

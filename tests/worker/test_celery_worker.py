@@ -7,9 +7,16 @@ from typing import Any
 
 import redis
 
+from store.database import transaction
 from store.queue import send_job_hint
+from store.workers import WorkerAtWork, list_workers
 
 Eventually = Callable[..., Any]
+
+
+def workers(workplace: Any) -> list[WorkerAtWork]:
+    with transaction(workplace.engine) as session:
+        return list_workers(session)
 
 
 def test_a_hint_runs_a_job_even_after_the_broker_was_emptied(
@@ -43,8 +50,14 @@ def test_a_worker_told_to_end_gives_its_job_back_and_another_finishes_it(
     job_id = workplace.submit_job()
     send_job_hint(workplace.settings, job_id, "cpu")
     trainer = at_step(job_id, 4)
+    (told,) = workers(workplace)
+    assert (told.worker.queue, told.job_ids) == ("cpu", [job_id])
+    assert told.worker.name == workplace.job(job_id).worker
+    assert told.worker.device_count >= 1
+    eventually(lambda: workers(workplace)[0].worker.beat_at > told.worker.beat_at)
     first.send_signal(signal.SIGTERM)
     assert first.wait(30) == 0
+    assert workers(workplace) == []
     job = workplace.job(job_id)
     assert (job.status, job.attempts_used, job.transitions[-1].reason) == ("queued", 0, "worker_stopped")
     assert workplace.is_gone(trainer)

@@ -16,7 +16,15 @@ import pytest
 
 from store.artifacts import attempt_prefix, get_student_archive, list_artifacts, list_checkpoints
 from store.database import server_now, transaction
-from store.jobs import claim_job, request_cancel, request_pause, requeue_expired, resume_job, retry_job
+from store.jobs import (
+    claim_job,
+    request_at_step,
+    request_cancel,
+    request_pause,
+    requeue_expired,
+    resume_job,
+    retry_job,
+)
 from store.metrics import list_metric_points
 
 AtStep = Callable[[str, int], int]
@@ -198,6 +206,29 @@ def test_a_paused_job_frees_its_worker_and_goes_on_from_its_checkpoint(
     assert workplace.run("finish") == "succeeded"
     steps = student_steps(workplace, job_id)
     assert [process == trainer for _, process in steps] == [True] * 5 + [False]
+    assert_history_is_whole(workplace, job_id)
+
+
+def test_a_training_is_asked_for_a_checkpoint_and_pictures_and_goes_on(
+    workplace: Any, at_step: AtStep, send_on: Callable[[str, int], None], eventually: Eventually
+) -> None:
+    job_id = workplace.submit_job()
+    running = workplace.begin("pauses")
+    trainer = at_step(job_id, 2)
+    eventually(lambda: workplace.job(job_id).phase == "training")
+    for wish in ("checkpoint", "sample"):
+        with transaction(workplace.engine) as session:
+            request_at_step(session, job_id=job_id, wish=wish, now=server_now(session))
+    eventually(lambda: not workplace.job(job_id).save_requested | workplace.job(job_id).sample_requested)
+    send_on(job_id, 3)
+    eventually(lambda: "pauses at step 5" in workplace.trainer_said(job_id))
+    # It may not be stored: the next one of the trainer's own follows at once and takes its place.
+    assert "checkpoints/step-00000003" in workplace.trainer_said(job_id)
+    send_on(job_id, 5)
+    assert running.result() == "succeeded"
+    drawn = [event.data["prompts"] for event in workplace.events(job_id) if event.type == "sample"]
+    assert drawn == [["a cat"], ["a dog"]]
+    assert [process for _, process in student_steps(workplace, job_id)] == [trainer] * 6
     assert_history_is_whole(workplace, job_id)
 
 

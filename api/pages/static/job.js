@@ -6,6 +6,7 @@
   const EVENTS = [
     "status", "phase", "progress", "metrics", "checkpoint", "sample", "artifact", "result", "warning",
     "captions", "failed", "cancel_requested", "pause_requested", "pause_withdrawn",
+    "save_requested", "sample_requested",
   ];
   const REFRESH_MILLISECONDS = 800;
   const RECONNECT_MILLISECONDS = 2000;

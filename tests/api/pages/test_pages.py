@@ -8,8 +8,9 @@ import pytest
 
 from api.jobs.requests import Submission
 from api.pages import spec_form
+from tests.api.conftest import visit
 
-PAGES = ("/", "/ui/new", "/ui/compare", "/ui/teachers")
+PAGES = ("/", "/ui/new", "/ui/compare", "/ui/teachers", "/ui/captions", "/ui/workers")
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
@@ -124,6 +125,34 @@ def test_a_form_that_is_no_form_is_refused(http: httpx.Client) -> None:
     assert http.post("/ui/new", content="{}", headers=as_json).status_code == 415
     many = "&".join(f"field{number}=1" for number in range(1_500))
     assert http.post("/ui/new", content=many, headers=own(http)).status_code == 415
+
+
+def test_keys_are_managed_with_the_scope_admin_and_by_a_form_of_our_own(
+    http: httpx.Client, make_key: Any
+) -> None:
+    refused = http.get("/ui/keys")  # with a key that may write
+    assert (refused.status_code, "scope admin" in refused.text) == (403, True)
+    key_id = make_key("read").row.id
+    assert http.post(f"/ui/keys/{key_id}/revoke", headers=own(http)).status_code == 403
+    visit(http, make_key("read", "admin").row.id)
+    form = {"name": "a", "scopes": ["read"]}
+    assert http.post("/ui/keys", data=form, headers=FORM).status_code == 403
+    assert http.post("/ui/keys", data=form | {"scopes": ["write"]}, headers=own(http)).status_code == 403
+    made = http.post("/ui/keys", data=form | {"days": "7"}, headers=own(http)).raise_for_status()
+    assert re.search(r"condenser_[0-9A-Za-z]{38}", made.text)
+    assert http.post(f"/ui/keys/{key_id}/revoke", headers=own(http)).status_code == 303
+    assert http.post("/ui/keys/nothing/revoke", headers=own(http)).status_code == 404
+
+
+def test_captions_come_from_a_page_of_our_own(http: httpx.Client) -> None:
+    for headers, status in (({"Origin": "http://evil.example"}, 403), ({}, 403), (own(http), 201)):
+        sent = headers | {"content-type": "application/octet-stream"}
+        answer = http.post("/ui/captions?name=a.txt", content=b"a cat\n", headers=sent)
+        assert answer.status_code == status
+    large = http.post("/ui/captions?name=b.txt", content=b"x" * (5 * 2**20), headers=sent)
+    assert large.status_code == 201, "the limit is that of caption files"
+    assert http.get("/ui/captions").text.count("Delete the file") == 2
+    assert http.get("/ui/new?captions=nothing").status_code == 404
 
 
 def test_a_list_that_is_shown_already_is_not_sent_again(http: httpx.Client, jobs: Any) -> None:
