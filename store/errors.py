@@ -117,6 +117,20 @@ class JobRunningError(ConflictError):
     title = "The job is running"
 
 
+class JobNotSucceededError(ConflictError):
+    """Only a job that has succeeded has a student that can draw."""
+
+    code = "job_not_succeeded"
+    title = "The job has not succeeded"
+
+
+class GenerationEndedError(ConflictError):
+    """The generation has ended and cannot be cancelled any more."""
+
+    code = "generation_ended"
+    title = "The generation has already ended"
+
+
 class CancelRequestedError(ConflictError):
     """The job is about to be cancelled."""
 
