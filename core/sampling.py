@@ -7,14 +7,13 @@ Axes: B batch, C channels, H W height and width.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
 
 from core.conditions import Conditions
-
-SamplerName = Literal["pndm", "ddim", "ddim-trailing", "dpm-solver++"]
+from core.spec import SamplerName
 
 SAMPLERS: dict[SamplerName, tuple[type[Any], dict[str, Any]]] = {
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),

@@ -27,7 +27,10 @@ from store.objects import ObjectStore
 from store.settings import Settings
 from tests.api.conftest import visit
 
-BODIES: dict[tuple[str, str], Any] = {("PATCH", "/webhooks/{webhook_id}"): {"description": "changed"}}
+BODIES: dict[tuple[str, str], Any] = {
+    ("PATCH", "/webhooks/{webhook_id}"): {"description": "changed"},
+    ("POST", "/jobs/{job_id}/generate"): {"prompt": "cat"},
+}
 """What a route must be sent to get as far as looking for the id."""
 
 
@@ -61,6 +64,11 @@ class Resident:
             add_artifacts(session, **lease, artifacts=files, event=None)
             finish_succeeded(session, **lease, result={})
         return job_id
+
+    def make_generation_id(self) -> str:
+        """A generation that waits."""
+        job_id = self.make_job_id()
+        return str(self.http.post(f"/jobs/{job_id}/generate", json={"prompt": "cat"}).json()["id"])
 
     def make_key_id(self) -> str:
         return str(self.http.post("/keys", json={"name": "k", "scopes": ["read"]}).json()["id"])
@@ -172,6 +180,7 @@ def everything(engine: Engine) -> list[Any]:
                 "SELECT id, revoked_at FROM api_keys ORDER BY id",
                 "SELECT job_id FROM deleted_jobs ORDER BY job_id",
                 "SELECT id FROM caption_files ORDER BY id",
+                "SELECT * FROM generations ORDER BY id",
                 "SELECT id, description, secret FROM webhooks ORDER BY id",
                 "SELECT tenant_id, key FROM idempotency_records ORDER BY key",
             )
