@@ -64,7 +64,7 @@ def test_teacher_and_student_are_drawn_as_they_were_evaluated_and_waited_for(
 ) -> None:
     job_id = finished(
         evaluation={"sampler": "ddim", "steps": 30, "guidance_scale": 4.0},
-        few_step={"rounds": [4, 2], "training_steps": 5},
+        few_step={"steps": 2},
     )
     body = {"prompt": "  red apple ", "seed": 7}
     headers = {"Idempotency-Key": "once"}

@@ -264,6 +264,31 @@ def test_no_page_knows_a_job_of_another_tenant(
     assert seen == {200, 307, 409}, "a job that has ended can be moved nowhere, but deleted"
 
 
+def test_no_page_knows_a_generation_of_another_tenant(
+    engine: Engine, resident: Callable[[str], Resident]
+) -> None:
+    owner, stranger = resident("a"), resident("b")
+    generation_id, job_id = owner.make_generation_id(), owner.make_job_id()
+    chosen = {"prompt": "cat", "first": f"student:{job_id}", "second": ""}
+    before = everything(engine)
+    for method, path in (
+        ("GET", f"/ui/fragments/generations/{generation_id}"),
+        ("POST", f"/ui/generations/{generation_id}/cancel"),
+        ("GET", f"/ui/generations/{generation_id}/pictures/0"),
+        ("GET", f"/ui/playground?job={job_id}"),
+    ):
+        assert stranger.http.request(method, path).status_code == 404, path
+    asked = {"data": chosen | {"previous": generation_id}, "headers": {"HX-Request": "true"}}
+    assert "There is no such job" in stranger.http.post("/ui/playground", **asked).text
+    assert everything(engine) == before
+    assert job_id not in stranger.http.get("/ui/playground").text
+    assert job_id in owner.http.get("/ui/playground").text
+    assert owner.http.post("/ui/playground", data=chosen).status_code == 200
+    given_up = owner.http.post(f"/ui/generations/{generation_id}/cancel")
+    assert (given_up.status_code, "cancelled" in given_up.text) == (200, True)
+    assert owner.http.get(f"/ui/fragments/generations/{generation_id}").status_code == 286
+
+
 def test_lists_on_pages_show_nothing_of_another_tenant(resident: Callable[[str], Resident]) -> None:
     owner, stranger = resident("a"), resident("b")
     job_id = owner.make_job_id()
