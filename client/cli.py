@@ -55,7 +55,21 @@ def _general_options(
     context.obj = Address(url, api_key, data_dir)
 
 
-for module in (submit, captions, watch, jobs, moves, download, compare, generate, verify, teachers, keys, stack, demo):
+for module in (
+    submit,
+    captions,
+    watch,
+    jobs,
+    moves,
+    download,
+    compare,
+    generate,
+    verify,
+    teachers,
+    keys,
+    stack,
+    demo,
+):
     module.add_to(_commands)
 
 

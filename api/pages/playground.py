@@ -84,10 +84,16 @@ async def find_page() -> Response:
 
 @router.get("/ui/playground")
 def show_playground(
-    services: PageServices, viewer: ViewerDependency, job: Annotated[str, Query(max_length=64)] = ""
+    services: PageServices,
+    viewer: ViewerDependency,
+    job: Annotated[str, Query(max_length=64)] = "",
+    generation: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """Show the form, filled for a job or else for the newest one that has succeeded."""
+    """Show the form, filled for a job or else for the newest one that has succeeded; or an earlier play."""
     offers = _offers(services, job)
+    if generation:
+        earlier = service.read_generation(services, generation)
+        return _render(services, viewer, offers, _form_of(offers, earlier), generation=earlier)
     chosen = offers.jobs.get(job) or next(iter(offers.jobs.values()), None)
     return _render(services, viewer, offers, {} if chosen is None else _first_form(offers, chosen))
 
@@ -179,6 +185,27 @@ def _first_form(offers: Offers, job: Job) -> Form:
         "seed": str(secrets.randbelow(10_000)),
     }
     if spec.few_step:
+        filled["own"] = "on"
+    return {name: [value] for name, value in filled.items()}
+
+
+def _form_of(offers: Offers, generation: schemas.Generation) -> Form:
+    """Fill the form with an earlier play."""
+    models = [
+        next((each.value for each in offers.teachers if each.label == picture.name), "")
+        if picture.model == "teacher"
+        else f"student:{picture.job_id}"
+        for picture in generation.pictures
+    ]
+    first = generation.pictures[0]
+    filled = {
+        "prompt": generation.prompt,
+        "seed": str(generation.seed),
+        "steps": str(first.steps),
+        "guidance_scale": f"{first.guidance_scale:g}",
+        **dict(zip(POSITIONS, models, strict=False)),
+    }
+    if len({(each.steps, each.guidance_scale) for each in generation.pictures}) > 1:
         filled["own"] = "on"
     return {name: [value] for name, value in filled.items()}
 

@@ -10,7 +10,9 @@ from client.generations import Generation
 from client.models import DrawnPicture
 from client.output import tell, write_json, write_table
 
-EXAMPLE = 'Example: condenser generate 019ab2c4-7f1e-7c3a-9d52-0b6a4be1d9aa "red apple" --seed 7 --out apple.png'
+EXAMPLE = (
+    'Example: condenser generate 019ab2c4-7f1e-7c3a-9d52-0b6a4be1d9aa "red apple" --seed 7 --out apple.png'
+)
 
 
 def add_to(commands: typer.Typer) -> None:
@@ -38,9 +40,7 @@ def generate(
         float | None, typer.Option("--guidance", min=1, help="Guidance, 1 for none; as evaluated by default.")
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="teacher|student", help="Only this model.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Give up after so long.")
-    ] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Give up after so long.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the generation as JSON.")] = False,
 ) -> None:
     """Let teacher and student draw a prompt from the same seed, and fetch the pictures. Ctrl-C cancels it."""

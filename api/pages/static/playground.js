@@ -6,7 +6,7 @@
   if (!form) return;
 
   function show(slider) {
-    slider.closest("label").querySelector("output").textContent = slider.value;
+    slider.closest(".slider").querySelector("output").textContent = slider.value;
   }
 
   function follow() {
