@@ -25,7 +25,17 @@ Answer = dict[str, Any]
 
 
 class DrawerLostError(Exception):
-    """The process ended without an answer."""
+    """The process ended without an answer.
+
+    Attributes
+    ----------
+    was_idle
+        Whether it ended by itself, as it does when nothing was asked for long.
+    """
+
+    def __init__(self, words: str, *, was_idle: bool) -> None:
+        super().__init__(words)
+        self.was_idle = was_idle
 
 
 class DrawingStopped(Exception):  # noqa: N818 - not an error: what was asked for
@@ -64,8 +74,17 @@ class Drawer:
             If it was given up.
         """
         self._send(request)
+        may_repeat = True
         while True:
-            answer = self._next_answer(request["id"], is_wanted)
+            try:
+                answer = self._next_answer(request["id"], is_wanted)
+            except DrawerLostError as error:
+                if not (may_repeat and error.was_idle):
+                    raise
+                self._send(request)  # it was about to end when the request came
+                continue
+            finally:
+                may_repeat = False
             if answer["type"] == "stopped":
                 raise DrawingStopped
             yield answer
@@ -88,7 +107,7 @@ class Drawer:
         self.close()
         self._start()
         if not self._write(request):
-            raise DrawerLostError(self._last_words())
+            raise self._lost()
 
     def _write(self, content: Answer) -> bool:
         if self._process is None or self._process.stdin is None or self._process.poll() is not None:
@@ -116,9 +135,9 @@ class Drawer:
                     raise DrawingStopped from None
                 continue
             if answer is None:
-                words = self._last_words()
+                lost = self._lost()
                 self.close()
-                raise DrawerLostError(words)
+                raise lost
             if answer["id"] == request_id:
                 return answer
 
@@ -143,12 +162,15 @@ class Drawer:
             target=_read, args=(self._process.stdout, self._answers), name="drawer", daemon=True
         ).start()
 
-    def _last_words(self) -> str:
-        code = None if self._process is None else self._process.wait()
-        if code is not None and code < 0:
+    def _lost(self) -> DrawerLostError:
+        """Say how the process ended."""
+        code = -1 if self._process is None else self._process.wait()
+        if code < 0:
             cause = "; the host may have run out of memory" if -code == signal.SIGKILL else ""
-            return f"The process that draws was killed by {signal.Signals(-code).name}{cause}."
-        return f"The process that draws ended with exit code {code} without saying why."
+            words = f"The process that draws was killed by {signal.Signals(-code).name}{cause}."
+        else:
+            words = f"The process that draws ended with exit code {code} without saying why."
+        return DrawerLostError(words, was_idle=code == 0)
 
 
 def _read(lines: IO[str], answers: "queue.SimpleQueue[Answer | None]") -> None:

@@ -27,7 +27,7 @@ def up(
         bool, typer.Option("--detach", "-d", help="Leave it running; `condenser down` stops it.")
     ] = False,
 ) -> None:
-    """Start Postgres, Valkey, S3, the API and a worker on this machine, and wait until all answer."""
+    """Start Postgres, Valkey, S3, the API and workers on this machine, and wait until they answer."""
     from embedded import stack as embedded
 
     data_dir = address_of(context).data_dir

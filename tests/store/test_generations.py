@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,12 @@ from store.generations import Drawing, GenerationClaim, Picture, claim_next_gene
 from store.ids import new_id
 from store.interactive_workers import announce_worker, interactive_capacity, withdraw_worker
 from store.models import GENERATION_REASONS, GENERATION_STATUSES, Generation, UnclaimedObject
+from store.objects import ObjectStore
+from store.queue import count_hints
 from store.quotas import Quotas
+from store.reconciler import reconcile_once
+from store.settings import Settings
+from store.sweeper import remove_unclaimed_objects
 from store.unclaimed import announce, take_due
 from store.versions import latest_versions
 
@@ -240,6 +246,42 @@ def test_it_is_known_whether_a_worker_is_there_and_free(
     with transaction(engine) as session:
         withdraw_worker(session, name="w")
     assert reason() == "no_worker"
+
+
+def test_the_reconciler_rings_again_for_what_waits_and_clears_up_the_rest(
+    engine: Engine,
+    ask: Ask,
+    take: Any,
+    settings: Settings,
+    object_store: ObjectStore,
+    now: datetime,
+    tmp_path: Path,
+) -> None:
+    def reconcile(at: datetime) -> int:
+        assert reconcile_once(engine, settings, at) is not None
+        return count_hints(settings, settings.interactive_queue)
+
+    done = ask()
+    claim = take()
+    key = draw(engine, claim, 0, now)
+    file = tmp_path / "0.png"
+    file.write_bytes(b"a picture")
+    object_store.upload_file(file, key)
+    with transaction(engine) as session:
+        generations.finish_generation(session, generation_id=done, lease_token=claim.lease_token, now=now)
+    left, waits = ask(), ask()
+    with transaction(engine) as session:
+        generations.keep_watched(session, waits, until=now + timedelta(days=3))
+    assert [reconcile(now), reconcile(now)] == [2, 2], "as many hints as wait, however often it looks"
+    later = now + timedelta(seconds=settings.generation_keep_seconds / 2)
+    reconcile(later)
+    assert [read(engine, each).status for each in (done, left, waits)] == ["succeeded", "expired", "queued"]
+    reconcile(now + timedelta(seconds=settings.generation_keep_seconds + 1))
+    with pytest.raises(NotFoundError):
+        read(engine, done)
+    assert object_store.list_keys("generations/") == [key]
+    remove_unclaimed_objects(engine, object_store, now + timedelta(days=2))
+    assert object_store.list_keys("generations/") == []
 
 
 def test_every_move_and_reason_is_known() -> None:

@@ -23,6 +23,9 @@
   document.getElementById("new-seed").addEventListener("click", () => {
     form.elements.seed.value = crypto.getRandomValues(new Uint32Array(1))[0] % 10000;
   });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.target.id === "play") event.target.scrollIntoView({ block: "nearest" });
+  });
   addEventListener("pageshow", follow);
   addEventListener("pagehide", () => {
     if (document.getElementById("generation-state")?.dataset.open !== "true") return;
