@@ -276,6 +276,7 @@ def test_no_page_knows_a_generation_of_another_tenant(
         ("POST", f"/ui/generations/{generation_id}/cancel"),
         ("GET", f"/ui/generations/{generation_id}/pictures/0"),
         ("GET", f"/ui/playground?job={job_id}"),
+        ("GET", f"/ui/playground?generation={generation_id}"),
     ):
         assert stranger.http.request(method, path).status_code == 404, path
     asked = {"data": chosen | {"previous": generation_id}, "headers": {"HX-Request": "true"}}
