@@ -23,6 +23,7 @@ from api.body_limit import BodyLimitMiddleware
 from api.captions import endpoints as captions
 from api.comparisons import endpoints as comparisons
 from api.estimates import endpoints as estimates
+from api.generations import endpoints as generations
 from api.head_limit import HeadLimitMiddleware
 from api.host_guard import HostGuardMiddleware
 from api.jobs import endpoints as jobs
@@ -67,6 +68,7 @@ CORS_REQUEST_HEADERS = [
 CORS_ANSWER_HEADERS = ["ETag", "Idempotency-Replayed", "Location", "Retry-After", "X-Request-Id"]
 TAGS = [
     {"name": "jobs", "description": "Submit jobs, watch them, and fetch what they leave."},
+    {"name": "generations", "description": "Draw with the models of a job that has succeeded."},
     {"name": "captions", "description": "Upload the captions that students learn from."},
     {"name": "estimates", "description": "What a job would take."},
     {"name": "comparisons", "description": "The students of one teacher, side by side."},
@@ -97,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
         jobs.router,
         captions.router,
         comparisons.router,
+        generations.router,
         teachers.router,
         webhooks.router,
         workers.router,

@@ -73,6 +73,11 @@ def created(location: str) -> Responses:
     return {201: {"headers": place | _REPLAYED}}
 
 
+def accepted(location: str) -> Responses:
+    """Declare the headers of an answer that something was begun, first or repeated."""
+    return {202: created(location)[201]}
+
+
 def repeatable() -> Responses:
     """Declare the header of an answer that a repeated request gets again."""
     return {200: {"headers": _REPLAYED}}

@@ -18,7 +18,7 @@ from store.database import create_engine, transaction
 from store.objects import ObjectStore
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
-from store.versions import latest_sequences
+from store.versions import latest_versions
 from store.webhook_secrets import SecretBox
 
 
@@ -46,9 +46,9 @@ class Services:
         self.secret_box = SecretBox(settings)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 
-    def _read_versions(self, job_ids: Collection[str]) -> Mapping[str, int]:
+    def _read_versions(self, ids: Collection[str]) -> Mapping[str, int]:
         with transaction(self.engine) as session:
-            return latest_sequences(session, job_ids)
+            return latest_versions(session, ids)
 
     def close(self) -> None:
         """Close the pools of connections."""

@@ -21,6 +21,7 @@ from client.errors import (
     ConflictError,
     DownloadError,
     ForbiddenError,
+    GenerationFailedError,
     InvalidRequestError,
     JobFailedError,
     NotFoundError,
@@ -30,9 +31,20 @@ from client.errors import (
     UploadError,
     WaitTimeoutError,
 )
+from client.generations import Generation
 from client.jobs import Job, Jobs
 from client.keys import Keys
-from client.models import CaptionFile, CreatedKey, Event, JobState, KeyState, Problem, Teacher
+from client.models import (
+    CaptionFile,
+    CreatedKey,
+    DrawnPicture,
+    Event,
+    GenerationState,
+    JobState,
+    KeyState,
+    Problem,
+    Teacher,
+)
 
 __all__ = [
     "ApiError",
@@ -44,8 +56,12 @@ __all__ = [
     "ConflictError",
     "CreatedKey",
     "DownloadError",
+    "DrawnPicture",
     "Event",
     "ForbiddenError",
+    "Generation",
+    "GenerationFailedError",
+    "GenerationState",
     "InvalidRequestError",
     "Job",
     "JobFailedError",

@@ -1,11 +1,12 @@
 """The entrance to the client: one service, its jobs, captions, teachers and keys."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from client.captions import Captions
+from client.generations import Generation, begin_generation
 from client.jobs import PAGE, Jobs, submission_body
 from client.keys import Keys
 from client.models import ComparedStudent, Comparison, Estimate, Page, Teacher, WorkerState
@@ -82,6 +83,57 @@ class Condenser:
         """Ask what a job would take, without submitting it; `InvalidRequestError` as of `Jobs.create`."""
         answer = self._transport.request("POST", "/estimates", body=submission_body(spec))
         return Estimate.model_validate(answer.json())
+
+    def generate(
+        self,
+        job_id: str,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        sampler: str | None = None,
+        models: Sequence[Mapping[str, str]] | None = None,
+        idempotency_key: str | None = None,
+        wait: bool = True,
+        timeout_seconds: float | None = None,
+    ) -> Generation:
+        """Let a job's teacher and its student draw a prompt from the same seed.
+
+        Parameters
+        ----------
+        job_id
+            A job that has succeeded.
+        prompt, seed
+            What to draw; the seed is chosen by chance if it is left out.
+        steps, guidance_scale, sampler
+            How; by default as each model was evaluated.
+        models
+            One or two, as ``{"model": "student"}`` or ``{"model": "student", "job_id": …}`` for that of
+            another job.
+        idempotency_key
+            As of `Jobs.create`.
+        wait, timeout_seconds
+            Whether to wait until the pictures are drawn, as `Generation.wait` does, and for how long.
+
+        Raises
+        ------
+        ConflictError
+            If a job has not succeeded, or too many generations wait already.
+        GenerationFailedError, WaitTimeoutError
+            As of `Generation.wait`.
+        """
+        wanted = {
+            "prompt": prompt,
+            "seed": seed,
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "sampler": sampler,
+            "models": None if models is None else [dict(each) for each in models],
+        }
+        body = {name: value for name, value in wanted.items() if value is not None}
+        generation = begin_generation(self._transport, job_id, body, idempotency_key)
+        return generation.wait(timeout_seconds=timeout_seconds) if wait else generation
 
     def compare(self, teacher: str, *, limit: int = 100) -> list[ComparedStudent]:
         """List a teacher's newest students with what they cost and how well they draw, at most ``limit``."""

@@ -3,7 +3,7 @@
 import http
 from typing import TYPE_CHECKING
 
-from client.models import JobState, Problem
+from client.models import GenerationState, JobState, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,8 +86,28 @@ class JobFailedError(ClientError):
         super().__init__(": ".join(word for word in words if word))
 
 
+class GenerationFailedError(ClientError):
+    """Pictures that were waited for were not drawn.
+
+    Attributes
+    ----------
+    generation
+        Its last state, with the reason, a message and a hint.
+    """
+
+    def __init__(self, generation: GenerationState) -> None:
+        self.generation = generation
+        words = [
+            f"generation {generation.id} {generation.status}",
+            generation.reason,
+            generation.message,
+            generation.hint,
+        ]
+        super().__init__(": ".join(word for word in words if word))
+
+
 class WaitTimeoutError(ClientError):
-    """A job had not ended when the time to wait was over; it goes on."""
+    """A job or a generation had not ended when the time to wait was over; a job goes on."""
 
 
 class DownloadError(ClientError):

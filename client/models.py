@@ -99,6 +99,64 @@ class StoredFile(RemoteFile):
     path: str
 
 
+class DrawnPicture(Answer):
+    """One model's part of a generation; what is only known once it is drawn is None before.
+
+    Attributes
+    ----------
+    seconds, load_seconds
+        Time of the drawing, and before it to load the model; 0 when it was ready.
+    url
+        Works for an hour without credentials.
+    """
+
+    model: str
+    job_id: str
+    name: str
+    teacher: str
+    sampler: str
+    steps: int
+    guidance_scale: float
+    seconds: float | None = None
+    load_seconds: float | None = None
+    width: int | None = None
+    height: int | None = None
+    size: int | None = None
+    sha256: str | None = None
+    url: str | None = None
+
+
+class GenerationState(Answer):
+    """Pictures of one prompt from one seed, as the service described them at one moment.
+
+    Attributes
+    ----------
+    waiting_message
+        Why it is not drawn at once, while it waits.
+    """
+
+    id: str
+    job_id: str
+    status: str
+    reason: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    waiting_reason: str | None = None
+    waiting_message: str | None = None
+    prompt: str
+    seed: int
+    pictures: list[DrawnPicture]
+    version: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing about it will change any more."""
+        return self.status not in {"queued", "running"}
+
+
 class CaptionFile(Answer):
     """A file of captions that was uploaded; `spec` is how a job names it."""
 

@@ -3,7 +3,7 @@
 Axes: B batch, C channels, H W height and width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,8 +43,13 @@ class Artist:
         """Return the same artist with another number of sampler steps."""
         return replace(self, evaluation=self.evaluation.model_copy(update={"steps": steps}))
 
-    def draw(self, captions: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
-        """Return the pictures of captions, BCHW, uint8, on the CPU; one seed a picture."""
+    def draw(
+        self, captions: Sequence[str], seeds: Sequence[int], before_step: Callable[[], object] | None = None
+    ) -> torch.Tensor:
+        """Return the pictures of captions, BCHW, uint8, on the CPU; one seed a picture.
+
+        ``before_step`` is called before every sampler step, and may raise to give the drawing up.
+        """
         latents = draw_latents(
             self.unet,
             self.teacher.encode(captions),
@@ -54,5 +59,6 @@ class Artist:
             steps=self.evaluation.steps,
             guidance_scale=self.evaluation.guidance_scale,
             precision=self.teacher.precision,
+            before_step=before_step,
         )
         return self.teacher.decode(latents).cpu()

@@ -27,6 +27,10 @@ class PromptEncoder(Protocol):
     def tokenizer(self) -> CLIPTokenizer:
         """The tokenizer whose context length all prompts are padded to."""
 
+    @property
+    def text_encoders(self) -> Sequence[torch.nn.Module]:
+        """The models that it encodes with."""
+
     def __call__(self, prompts: Sequence[str]) -> Conditions:
         """Encode prompts; the empty one stands for no prompt at all."""
 
@@ -37,6 +41,11 @@ class SingleEncoder:
 
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
+
+    @property
+    def text_encoders(self) -> Sequence[torch.nn.Module]:
+        """The one encoder."""
+        return [self.text_encoder]
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditions:
@@ -64,6 +73,11 @@ class DoubleEncoder:
     text_encoder_2: CLIPTextModelWithProjection
     size: int
     zero_blank: bool
+
+    @property
+    def text_encoders(self) -> Sequence[torch.nn.Module]:
+        """Both encoders."""
+        return [self.text_encoder, self.text_encoder_2]
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditions:

@@ -6,15 +6,14 @@ batch. The sampler does what diffusers' own pipeline does, in the same order.
 Axes: B batch, C channels, H W height and width.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
 
 from core.conditions import Conditions
-
-SamplerName = Literal["pndm", "ddim", "ddim-trailing", "dpm-solver++"]
+from core.spec import SamplerName
 
 SAMPLERS: dict[SamplerName, tuple[type[Any], dict[str, Any]]] = {
     "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
@@ -46,6 +45,7 @@ def draw_latents(
     steps: int,
     guidance_scale: float,
     precision: torch.dtype,
+    before_step: Callable[[], object] | None = None,
 ) -> torch.Tensor:
     """Draw one latent for each prompt and seed with classifier-free guidance.
 
@@ -65,6 +65,8 @@ def draw_latents(
         Weight of the guidance; 1 means none.
     precision
         What the U-Net computes in.
+    before_step
+        Called before every step.
 
     Returns
     -------
@@ -79,6 +81,8 @@ def draw_latents(
     if guided:
         conditions = Conditions.concatenate([blank.expand(len(conditions)), conditions])
     for timestep in sampler.timesteps:
+        if before_step is not None:
+            before_step()
         noisy = sampler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
         with torch.autocast(unet.device.type, precision, enabled=precision != torch.float32):
             prediction = conditions.predict(unet, noisy, timestep).float()

@@ -49,6 +49,7 @@ __all__ = [
     "BadCaptionsError",
     "BadTeacherError",
     "BundledCaptions",
+    "Caption",
     "CaptionLimits",
     "CaptionSource",
     "ComputeBudget",
@@ -69,6 +70,7 @@ __all__ = [
     "ParameterBudget",
     "RandomConditioningSpec",
     "S3Captions",
+    "SamplerName",
     "Student",
     "StudentPreset",
     "TeacherInfo",
@@ -85,6 +87,9 @@ __all__ = [
     "student_name",
     "unet_layout",
 ]
+
+
+SamplerName = Literal["pndm", "ddim", "ddim-trailing", "dpm-solver++"]
 
 
 class LatentsSpec(SpecModel):
@@ -135,7 +140,7 @@ class EvaluationSpec(SpecModel):
         le=100_000,
         description="Pictures per model, number of steps and split (drawn, text-only, held-out).",
     )
-    sampler: Literal["pndm", "ddim", "ddim-trailing", "dpm-solver++"] = "dpm-solver++"
+    sampler: SamplerName = "dpm-solver++"
     steps: int = Field(default=20, ge=1, le=1_000)
     more_steps: list[Annotated[int, Field(ge=1, le=1_000)]] = Field(
         default=[], max_length=16, description="Further numbers of sampler steps to measure both models at."

@@ -63,6 +63,10 @@ class Teacher:
         """The tokenizer whose context length all prompts are padded to."""
         return self.encode_prompts.tokenizer
 
+    def modules(self) -> list[torch.nn.Module]:
+        """Return every part that has weights."""
+        return [self.unet, self.vae, *self.encode_prompts.text_encoders]
+
     def noise_schedule(self) -> torch.Tensor:
         """Return ᾱ_t, the share of a picture's variance left at each of the T timesteps."""
         return DDPMScheduler.from_config(self.scheduler_config).alphas_cumprod.to(self.device)

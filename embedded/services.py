@@ -1,4 +1,4 @@
-"""The service's own processes on top of the servers: migrations, the API, one Celery worker.
+"""The service's own processes on top of the servers: migrations, the API, and workers for jobs and pictures.
 
 They are started by their command lines, as an operator would; this package imports none of their code.
 """
@@ -41,6 +41,9 @@ def start_services(
     of_api = {"DASHBOARD_KEY_FILE": str((site.data_dir / KEY_FILE).resolve()), **environment}
     stack = _start(stack, _api_command(site, of_api, port), lambda: _answers(f"{api_url}/readyz"))
     ensure_first_key(site.data_dir, api_url, environment)
+
+    # Nobody waits for it: it begins to load a model when somebody first asks for a picture.
+    stack = _spawn(stack, _interactive_command(site, environment))
 
     report("worker: starting")
     node = f"condenser-{os.getpid()}@{socket.gethostname()}"
@@ -90,11 +93,32 @@ def _worker_command(site: Site, environment: Mapping[str, str], node: str) -> Co
     )
 
 
+def _interactive_command(site: Site, environment: Mapping[str, str]) -> Command:
+    """Draw on the processor unless the user says otherwise: the accelerator is the trainings'."""
+    arguments = [
+        *(sys.executable, "-m", "celery", "-A", "worker.interactive", "--quiet"),
+        *("worker", "--hostname", f"condenser-interactive-{os.getpid()}@{socket.gethostname()}"),
+        *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
+    ]
+    return Command(
+        "interactive",
+        arguments,
+        folder=REPOSITORY,
+        log=site.log("interactive"),
+        environment={"INTERACTIVE_DEVICE": "cpu", **environment},
+    )
+
+
 def _start(stack: Stack, command: Command, ready: Callable[[], bool]) -> Stack:
+    stack = _spawn(stack, command)
+    processes.await_ready(stack.processes[-1], command, ready, READY_SECONDS)
+    return stack
+
+
+def _spawn(stack: Stack, command: Command) -> Stack:
     record = processes.spawn(command, mark=str(stack.data_dir))
     stack = stack.model_copy(update={"processes": [*stack.processes, record]})
     stack.save()
-    processes.await_ready(record, command, ready, READY_SECONDS)
     return stack
 
 

@@ -55,7 +55,7 @@ def start(
     durable
         False for a stack that is thrown away: faster, and a power cut may lose data.
     with_services
-        Also migrate the database and start the API and a worker.
+        Also migrate the database and start the API, a worker and an interactive worker.
     detached
         Leave the stack running when this process ends. Otherwise a later start takes it for a leftover then.
     report

@@ -14,6 +14,7 @@ from store.errors import NotFoundError
 from store.models import Artifact, ArtifactKind
 
 JOBS_PREFIX = "jobs/"
+STUDENT_UNET_FOLDER = "student/unet/"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,38 @@ def find_student_file(session: Session, job_id: str, *, attempt: int, path: str)
             Artifact.kind == "student_file",
         )
     ).one_or_none()
+
+
+@dataclass(frozen=True)
+class StudentUNet:
+    """The files of an exported student's U-Net, in its own precision.
+
+    ``name`` is that of its content: an attempt exports one student.
+    """
+
+    name: str
+    files: tuple[Artifact, ...]
+
+
+def find_student_unet(session: Session, job_id: str, *, attempt: int) -> StudentUNet:
+    """Find the config and weights of the student that an attempt exported; `NotFoundError` without any."""
+    rows = session.scalars(
+        select(Artifact)
+        .where(
+            Artifact.job_id == job_id,
+            Artifact.attempt == attempt,
+            Artifact.kind == "student_file",
+            Artifact.path.startswith(STUDENT_UNET_FOLDER, autoescape=True),
+        )
+        .order_by(Artifact.path)
+    ).all()
+    # Other precisions lie beside it: diffusion_pytorch_model.fp16.safetensors.
+    files = tuple(
+        row for row in rows if row.path.rpartition("/")[2].count(".") == 1 or row.path.endswith(".index.json")
+    )
+    if not any(file.path.endswith(".safetensors") for file in files):
+        raise NotFoundError("The job has no student that could draw.")
+    return StudentUNet(f"{job_id}-{attempt}", files)
 
 
 def list_checkpoints(session: Session, job_id: str, *, after_attempt: int = 0) -> list[StoredCheckpoint]:

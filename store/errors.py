@@ -124,6 +124,20 @@ class JobNotTrainingError(ConflictError):
     title = "The job is not training"
 
 
+class JobNotSucceededError(ConflictError):
+    """Only a job that has succeeded has a student that can draw."""
+
+    code = "job_not_succeeded"
+    title = "The job has not succeeded"
+
+
+class GenerationEndedError(ConflictError):
+    """The generation has ended and cannot be cancelled any more."""
+
+    code = "generation_ended"
+    title = "The generation has already ended"
+
+
 class CancelRequestedError(ConflictError):
     """The job is about to be cancelled."""
 

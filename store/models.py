@@ -49,6 +49,18 @@ Reason = Literal[
 Scope = Literal["read", "write", "admin"]
 WebhookDisabledReason = Literal["by_user", "gone", "failing"]
 DeliveryStatus = Literal["pending", "delivered", "failed"]
+GenerationStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+GenerationReason = Literal[
+    "bad_teacher",
+    "out_of_memory",
+    "storage_full",
+    "storage_unavailable",
+    "internal_error",
+    "model_gone",
+    "worker_lost",
+    "not_watched",
+    "cancelled_by_user",
+]
 ArtifactKind = Literal["student_archive", "student_file", "checkpoint_file", "sample", "log", "result"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -58,6 +70,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
 WEBHOOK_DISABLED_REASONS: tuple[WebhookDisabledReason, ...] = get_args(WebhookDisabledReason)
 DELIVERY_STATUSES: tuple[DeliveryStatus, ...] = get_args(DeliveryStatus)
+GENERATION_STATUSES: tuple[GenerationStatus, ...] = get_args(GenerationStatus)
+GENERATION_REASONS: tuple[GenerationReason, ...] = get_args(GenerationReason)
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
@@ -94,6 +108,9 @@ class Base(DeclarativeBase):
         ArtifactKind: Text(),
         WebhookDisabledReason: Text(),
         DeliveryStatus: Text(),
+        GenerationStatus: Text(),
+        GenerationReason: Text(),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
         list[str]: ARRAY(Text()),
     }
 
@@ -113,6 +130,7 @@ class Tenant(Base):
     running_jobs: Mapped[int | None]
     max_bytes_stored: Mapped[int | None] = mapped_column(BigInteger)
     captions_per_job: Mapped[int | None]
+    open_generations: Mapped[int | None]
     bytes_stored: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     claimed_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -481,3 +499,55 @@ class WebhookAttempt(Base):
     status_code: Mapped[int | None]
     answer_excerpt: Mapped[str | None]
     error: Mapped[str | None]
+
+
+class Generation(OfTenant, Base):
+    """Pictures of one prompt by one or two models, asked for by somebody who waits for them.
+
+    ``drawings`` says which model draws how, and gets the picture of each as it is drawn. ``watched_until`` is
+    how long somebody is taken to be waiting; later than that it is not drawn. ``version`` grows with every
+    change that a reader can see. The job may be deleted before it.
+    """
+
+    __tablename__ = "generations"
+    __table_args__ = (
+        _one_of("status", GENERATION_STATUSES),
+        _one_of("reason", GENERATION_REASONS),
+        CheckConstraint("(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease"),
+        CheckConstraint("(status IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
+        Index(
+            "ix_generations_open",
+            "tenant_id",
+            "id",
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+        Index("ix_generations_tenant_id", "tenant_id", "started_at"),
+        Index("ix_generations_finished_at", "finished_at"),
+    )
+
+    id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    job_id: Mapped[str] = mapped_column(Uuid(as_uuid=False))
+    status: Mapped[GenerationStatus]
+    reason: Mapped[GenerationReason | None]
+    message: Mapped[str | None]
+    hint: Mapped[str | None]
+    prompt: Mapped[str]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    drawings: Mapped[list[dict[str, Any]]]
+    version: Mapped[int] = mapped_column(default=1)
+    watched_until: Mapped[datetime]
+    worker: Mapped[str | None]
+    lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class InteractiveWorker(Base):
+    """A worker that draws generations, and when it was last heard of; it serves all tenants."""
+
+    __tablename__ = "interactive_workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime]

@@ -16,6 +16,7 @@ from store.errors import UnavailableError
 from store.settings import Settings
 
 RUN_JOB_TASK = "condenser.run_job"
+DRAW_TASK = "condenser.draw"
 _PUBLISH_RETRIES = {"max_retries": 2, "interval_start": 0.0, "interval_step": 0.2, "interval_max": 0.5}
 
 
@@ -34,9 +35,18 @@ def make_celery(redis_url: str) -> Celery:
 
 def send_job_hint(settings: Settings, job_id: str, queue: str) -> None:
     """Tell the workers of a queue that a job waits; `UnavailableError` when the broker is down."""
+    _send(settings, RUN_JOB_TASK, [job_id], queue)
+
+
+def send_generation_hint(settings: Settings) -> None:
+    """Tell the interactive workers that a generation waits; `UnavailableError` when the broker is down."""
+    _send(settings, DRAW_TASK, [], settings.interactive_queue)
+
+
+def _send(settings: Settings, task: str, arguments: list[str], queue: str) -> None:
     try:
         _producer(settings.redis_url).send_task(
-            RUN_JOB_TASK, args=[job_id], queue=queue, retry=True, retry_policy=_PUBLISH_RETRIES
+            task, args=arguments, queue=queue, retry=True, retry_policy=_PUBLISH_RETRIES
         )
     except (OperationalError, RedisError, OSError) as error:
         raise UnavailableError(f"The broker does not answer: {error}") from error

@@ -25,6 +25,7 @@ class Quotas:
     running_jobs: int | None = None
     bytes_stored: int | None = None
     captions_per_job: int | None = None
+    open_generations: int | None = None
 
     @classmethod
     def by_default(cls, settings: Settings) -> "Quotas":
@@ -34,6 +35,7 @@ class Quotas:
             running_jobs=settings.quota_running_jobs,
             bytes_stored=settings.quota_bytes_stored,
             captions_per_job=settings.quota_captions_per_job,
+            open_generations=settings.quota_open_generations,
         )
 
     def of(self, tenant: Tenant) -> "Quotas":
@@ -47,6 +49,7 @@ class Quotas:
             running_jobs=first(tenant.running_jobs, self.running_jobs),
             bytes_stored=first(tenant.max_bytes_stored, self.bytes_stored),
             captions_per_job=first(tenant.captions_per_job, self.captions_per_job),
+            open_generations=first(tenant.open_generations, self.open_generations),
         )
 
 

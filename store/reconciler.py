@@ -1,9 +1,10 @@
 """The caretaker that makes the job table true again: takes back jobs of lost workers, re-sends lost hints.
 
-It also ends jobs that are over their time, heeds requests that nobody else has, and lets `store.sweeper`
-clear the object store. One pass is a function of ``now`` alone, so tests decide what has expired. Several
-processes may run it; an advisory lock lets one of them through at a time, and a pass that finds the lock
-taken does nothing. No transaction is open while the broker or the object store is spoken to.
+It also ends jobs that are over their time, heeds requests that nobody else has, ends and deletes generations
+that nobody waits for, and lets `store.sweeper` clear the object store. One pass is a function of ``now``
+alone, so tests decide what has expired. Several processes may run it; an advisory lock lets one of them
+through at a time, and a pass that finds the lock taken does nothing. No transaction is open while the broker
+or the object store is spoken to.
 """
 
 import logging
@@ -18,11 +19,13 @@ from sqlalchemy.orm import Session
 
 from store.database import server_now, transaction
 from store.errors import UnavailableError
+from store.generations import count_waiting, expire_generations, remove_old_generations
 from store.idempotency import forget_expired
+from store.interactive_workers import forget_silent_interactive_workers
 from store.jobs import end_over_time, is_due, requeue_expired, settle_requests
 from store.models import Job
 from store.objects import ObjectStore
-from store.queue import count_hints, send_job_hint
+from store.queue import count_hints, send_generation_hint, send_job_hint
 from store.quotas import NO_LIMITS, Quotas, may_start
 from store.settings import Settings
 from store.stored_bytes import recount_bytes
@@ -66,8 +69,12 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         settled = settle_requests(session, now=now)
         forget_expired(session, now=now)
         forget_old_deliveries(session, now=now)
+        expire_generations(session, now=now)
+        remove_old_generations(session, now=now, keep_seconds=settings.generation_keep_seconds)
         forget_silent_workers(session, now=now)
+        forget_silent_interactive_workers(session, now=now)
         waiting = _count_queued(session, now, Quotas.by_default(settings))
+        waiting_generations = count_waiting(session, now=now)
     if taken_back:
         logger.warning("took back %d jobs whose workers stopped reporting: %s", len(taken_back), taken_back)
     if over_time:
@@ -75,6 +82,7 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
     hinted: list[str] = []
     for queue, jobs in waiting.items():
         hinted += _send_missing_hints(engine, settings, queue, jobs, now)
+    _send_missing_generation_hints(settings, waiting_generations)
     return Reconciled(taken_back=taken_back, hinted=hinted, over_time=over_time, settled=settled)
 
 
@@ -185,3 +193,14 @@ def _send_missing_hints(
     except UnavailableError as error:
         logger.warning("no hints sent to queue %s: %s", queue, error.detail)
     return sent
+
+
+def _send_missing_generation_hints(settings: Settings, waiting: int) -> None:
+    """Send as many hints as the interactive queue holds too few; one too many costs its worker a look."""
+    if not waiting:
+        return
+    try:
+        for _ in range(waiting - count_hints(settings, settings.interactive_queue)):
+            send_generation_hint(settings)
+    except UnavailableError as error:
+        logger.warning("no hints sent to queue %s: %s", settings.interactive_queue, error.detail)

@@ -12,7 +12,7 @@ import re
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     quota_captions_per_job: int | None = Field(
         default=None, ge=1, description="Captions that one job may have."
     )
+    quota_open_generations: int | None = Field(
+        default=8, ge=0, description="Generations of a tenant that may wait or be drawn at a time."
+    )
     rate_limit_per_minute: int | None = Field(
         default=6_000, ge=1, description="Requests with one key; no limit when empty."
     )
@@ -129,6 +132,35 @@ class Settings(BaseSettings):
     )
     worker_queue: str = Field(
         default="cpu", description="Queue of submitted jobs and of this worker, one per class of accelerator."
+    )
+    interactive_queue: str = Field(
+        default="interactive", description="Queue of generations and of the workers that draw them."
+    )
+    interactive_device: Literal["auto", "cpu"] = Field(
+        default="auto",
+        description="Where the interactive worker draws: auto for the accelerator if there is one, cpu to "
+        "leave it to the trainings of the same machine.",
+    )
+    interactive_models_bytes: int = Field(
+        default=8 * 2**30,
+        ge=0,
+        description="Memory of the models that an interactive worker keeps ready between two generations; "
+        "what was not used for longest goes first.",
+    )
+    interactive_idle_seconds: float = Field(
+        default=900, gt=0, description="An interactive worker without work lets go of all models after this."
+    )
+    interactive_lease_seconds: float = Field(
+        default=20,
+        gt=0,
+        description="An interactive worker that is silent for so long is taken to be gone, and what it drew "
+        "has failed.",
+    )
+    generation_watch_seconds: float = Field(
+        default=30, gt=0, description="A generation that nobody asked about for so long is not drawn."
+    )
+    generation_keep_seconds: float = Field(
+        default=86_400, gt=0, description="Generations are deleted with their pictures after so long."
     )
     lease_seconds: float = Field(default=60, gt=0, description="A job is taken back this long after a beat.")
     heartbeat_seconds: float = Field(default=10, gt=0, description="Pause between a worker's heartbeats.")

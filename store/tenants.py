@@ -18,6 +18,7 @@ _COLUMN_OF_QUOTA = {
     "running_jobs": "running_jobs",
     "bytes_stored": "max_bytes_stored",
     "captions_per_job": "captions_per_job",
+    "open_generations": "open_generations",
 }
 
 

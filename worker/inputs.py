@@ -78,7 +78,7 @@ class InputFetcher:
         captions = _CAPTIONS.validate_python(spec["captions"])
         try:
             return FetchedInputs(
-                teacher=self._teacher(spec["teacher"], go_on) if is_remote(spec["teacher"]) else None,
+                teacher=self._remote_teacher(spec["teacher"], go_on),
                 captions=self._captions(captions, tenant_id, go_on),
             )
         except BadTeacherError as error:
@@ -86,7 +86,16 @@ class InputFetcher:
         except BadCaptionsError as error:
             raise UnusableInputError("bad_captions", error.message, error.hint) from error
 
-    def _teacher(self, reference: str, go_on: Callable[[], None]) -> Path:
+    def fetch_teacher(self, reference: str, go_on: Callable[[], None]) -> Path | None:
+        """Bring a teacher alone; None for one that this machine has. Raises as `fetch`."""
+        try:
+            return self._remote_teacher(reference, go_on)
+        except BadTeacherError as error:
+            raise UnusableInputError("bad_teacher", error.message, error.hint) from error
+
+    def _remote_teacher(self, reference: str, go_on: Callable[[], None]) -> Path | None:
+        if not is_remote(reference):
+            return None
         with tempfile.TemporaryDirectory() as scratch:
             teacher = find_teacher_files(self._remote, self._settings, reference, Path(scratch))
 
@@ -99,7 +108,7 @@ class InputFetcher:
                 except RemoteObjectError as error:
                     raise BadTeacherError(error.detail, "submit the job anew") from error
 
-        return self._entry("teachers", teacher.revision, make, go_on) / teacher.name
+        return self.entry("teachers", teacher.revision, make, go_on) / teacher.name
 
     def _captions(self, captions: CaptionSource, tenant_id: str, go_on: Callable[[], None]) -> Path | None:
         match captions:
@@ -127,7 +136,7 @@ class InputFetcher:
                     f"the stored file of the uploaded captions {captions.id} is damaged", "upload them again"
                 ) from error
 
-        return self._entry("captions", f"{file.sha256}-{file.id}", make, go_on) / file.name
+        return self.entry("captions", f"{file.sha256}-{file.id}", make, go_on) / file.name
 
     def _remote_captions(self, captions: S3Captions, go_on: Callable[[], None]) -> Path:
         found, revision = find_captions(self._remote, self._settings, captions)
@@ -139,10 +148,20 @@ class InputFetcher:
             except RemoteObjectError as error:
                 raise BadCaptionsError(error.detail, "submit the job anew") from error
 
-        return self._entry("captions", revision, make, go_on) / name
+        return self.entry("captions", revision, make, go_on) / name
 
-    def _entry(self, kind: str, key: str, make: Callable[[Path], None], go_on: Callable[[], None]) -> Path:
-        """Return the folder of a cache entry, made first where it is missing, and mark it as used now."""
+    def entry(self, kind: str, key: str, make: Callable[[Path], None], go_on: Callable[[], None]) -> Path:
+        """Return the folder of a cache entry, made first where it is missing, and mark it as used now.
+
+        Parameters
+        ----------
+        kind, key
+            Folder of the cache, and what names the content.
+        make
+            Fills a folder.
+        go_on
+            Called while another worker of this machine makes the same entry.
+        """
         entry = self._cache / kind / key
         entry.parent.mkdir(parents=True, exist_ok=True)
         with _locked(entry.with_name(f".{key}.lock"), go_on):

@@ -15,15 +15,15 @@ from api.idempotency import Carried
 from api.jobs import hints, schemas, service
 from api.jobs.requests import Submission
 from api.jobs.streams import stream_events
+from api.long_poll import CHANGES, IfNoneMatch, Wait, answer_news
 from api.openapi import created, media, problems, repeatable
 from api.pagination import MAX_INTEGER, Limit, ListPage
-from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts, entity_tag, matches
+from api.request_headers import IdempotencyKeyHeader, RequireJson, accepts
 from api.tenant_services import TenantServices, TenantServicesDependency
 from store.models import Status
 
 LOGGER = logging.getLogger(__name__)
 
-MAX_WAIT_SECONDS = 60
 NO_NUL = r"^[^\x00]*$"
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -135,22 +135,14 @@ def list_jobs(
     "/{job_id}",
     summary="Read a job, or wait for it to change",
     response_model=schemas.Job,
-    responses={
-        200: {"headers": {"ETag": {"description": "Of the job's version.", "schema": {"type": "string"}}}},
-        304: {"description": "The job still has the version in If-None-Match."},
-        **problems(404, 422, 503),
-    },
+    responses={**CHANGES, **problems(404, 422, 503)},
 )
 async def read_job(
     services: TenantServicesDependency,
     job_id: JobId,
     response: Response,
-    wait: Annotated[
-        float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for a change.", examples=[30])
-    ] = 0,
-    if_none_match: Annotated[
-        str | None, Header(description="ETag of the version that the client has.")
-    ] = None,
+    wait: Wait = 0,
+    if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Read a job.
 
@@ -158,20 +150,13 @@ async def read_job(
     without that header, than the one it has now; at the latest after that many seconds. It comes at once when
     the job has ended. A version still the same as in `If-None-Match` is answered with 304.
     """
-    job = await run_in_threadpool(service.read_job, services, job_id)
-    is_news = if_none_match is not None and not matches(if_none_match, job.version)
-    if (
-        wait
-        and not is_news
-        and not service.has_ended(job)
-        and await services.watch.changed(job.id, job.version, timeout_seconds=wait)
-    ):
-        job = await run_in_threadpool(service.read_job, services, job_id)
-    headers = {"ETag": entity_tag(job.version)}
-    if matches(if_none_match, job.version):
-        return Response(status_code=304, headers=headers)
-    response.headers.update(headers)
-    return job
+
+    async def read() -> schemas.Job:
+        return await run_in_threadpool(service.read_job, services, job_id)
+
+    return await answer_news(
+        services, response, read, wait=wait, if_none_match=if_none_match, has_ended=service.has_ended
+    )
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=problems(404, 409, 422, 503))

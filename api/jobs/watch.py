@@ -1,8 +1,9 @@
-"""Tells waiting requests that a job has changed.
+"""Tells waiting requests that a job, or a generation, has changed.
 
 A long poll or a stream waits here as a coroutine: it holds no thread and no database connection. However many
 wait, one query at a time asks for the versions of all the jobs they wait for. A job's version is the number
-of its last event; whatever a client can see of a job changes together with it.
+of its last event; whatever a client can see of a job changes together with it. Generations have versions of
+their own, and their ids are no job's.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from core.spec import DistillationSpec
-from store import jobs, webhooks
+from store import generations, jobs, webhooks
 from store.database import server_now, transaction
 from store.endings import ending_of
 from store.events import NewEvent
@@ -26,6 +26,7 @@ class Seeded:
     """Ids that requests may name, by the name of the path parameter."""
 
     job_id: list[str] = field(default_factory=list)
+    generation_id: list[str] = field(default_factory=list)
     webhook_id: list[str] = field(default_factory=list)
     deliveries: list[tuple[str, str]] = field(default_factory=list)
 
@@ -34,6 +35,7 @@ class Seeded:
         webhook_id, delivery_id = chance.choice(self.deliveries)
         return {
             "job_id": chance.choice(self.job_id),
+            "generation_id": chance.choice(self.generation_id),
             "webhook_id": webhook_id if chance.random() < 0.5 else chance.choice(self.webhook_id),
             "delivery_id": delivery_id,
         }
@@ -62,6 +64,16 @@ def seed(engine: Engine, settings: Settings, teacher: str, *, jobs_of_each: int 
             job_id = jobs.create_job(session, spec=spec, queue="cpu", now=now).id
             seeded.job_id.append(job_id)
             _live(session, job_id, ENDS[number % len(ENDS)], now)
+            generation = generations.create_generation(
+                session,
+                job_id=job_id,
+                prompt="cat",
+                seed=number,
+                drawings=[_drawing(job_id, teacher)],
+                now=now,
+                watch_seconds=3_600,
+            )
+            seeded.generation_id.append(generation.id)
     with transaction(engine) as session:
         now = server_now(session)
         for claimed in claim_deliveries(session, limit=20, now=now):
@@ -77,6 +89,20 @@ def seed(engine: Engine, settings: Settings, teacher: str, *, jobs_of_each: int 
             page = list_deliveries(session, webhook_id, tenant_id=DEFAULT_TENANT_ID, after=None, limit=50)
             seeded.deliveries += [(webhook_id, delivery.id) for delivery in page.items]
     return seeded
+
+
+def _drawing(job_id: str, teacher: str) -> generations.Drawing:
+    return generations.Drawing(
+        model="teacher",
+        job_id=job_id,
+        attempt=1,
+        teacher=teacher,
+        teacher_revision=None,
+        name=teacher,
+        sampler="ddim",
+        steps=4,
+        guidance_scale=2.0,
+    )
 
 
 def _live(session: Any, job_id: str, end: str, now: datetime) -> None:

@@ -30,7 +30,7 @@ def up(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start Postgres, Valkey, S3, the API and a worker on this machine, and wait until all answer."""
+    """Start Postgres, Valkey, S3, the API and workers on this machine, and wait until they answer."""
     from embedded import stack as embedded
 
     data_dir = address_of(context).data_dir

@@ -57,5 +57,5 @@ def test_the_examples_are_valid(document: dict[str, Any]) -> None:
     clone = document["paths"]["/jobs/{job_id}/clone"]["post"]["requestBody"]["content"]["application/json"]
     for entry in clone["examples"].values():
         TypeAdapter(Submission).validate_python({"teacher": "emoji-64"} | entry["value"])
-    for name in ("Problem", "JobSummary", "Job", "JobEvent", "Teacher", "CaptionFile"):
+    for name in ("Problem", "JobSummary", "Job", "JobEvent", "Teacher", "CaptionFile", "Generation"):
         assert document["components"]["schemas"][name]["examples"], name

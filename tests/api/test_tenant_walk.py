@@ -27,7 +27,10 @@ from store.objects import ObjectStore
 from store.settings import Settings
 from tests.api.conftest import visit
 
-BODIES: dict[tuple[str, str], Any] = {("PATCH", "/webhooks/{webhook_id}"): {"description": "changed"}}
+BODIES: dict[tuple[str, str], Any] = {
+    ("PATCH", "/webhooks/{webhook_id}"): {"description": "changed"},
+    ("POST", "/jobs/{job_id}/generate"): {"prompt": "cat"},
+}
 """What a route must be sent to get as far as looking for the id."""
 
 
@@ -61,6 +64,11 @@ class Resident:
             add_artifacts(session, **lease, artifacts=files, event=None)
             finish_succeeded(session, **lease, result={})
         return job_id
+
+    def make_generation_id(self) -> str:
+        """A generation that waits."""
+        job_id = self.make_job_id()
+        return str(self.http.post(f"/jobs/{job_id}/generate", json={"prompt": "cat"}).json()["id"])
 
     def make_key_id(self) -> str:
         return str(self.http.post("/keys", json={"name": "k", "scopes": ["read"]}).json()["id"])
@@ -172,6 +180,7 @@ def everything(engine: Engine) -> list[Any]:
                 "SELECT id, revoked_at FROM api_keys ORDER BY id",
                 "SELECT job_id FROM deleted_jobs ORDER BY job_id",
                 "SELECT id FROM caption_files ORDER BY id",
+                "SELECT * FROM generations ORDER BY id",
                 "SELECT id, description, secret FROM webhooks ORDER BY id",
                 "SELECT tenant_id, key FROM idempotency_records ORDER BY key",
             )
@@ -270,6 +279,32 @@ def test_no_page_knows_a_key_or_a_caption_file_of_another_tenant(
         assert everything(engine) == before, url
         assert owner.http.request(method, url).status_code in {200, 303}
         before = everything(engine)
+
+
+def test_no_page_knows_a_generation_of_another_tenant(
+    engine: Engine, resident: Callable[[str], Resident]
+) -> None:
+    owner, stranger = resident("a"), resident("b")
+    generation_id, job_id = owner.make_generation_id(), owner.make_job_id()
+    chosen = {"prompt": "cat", "first": f"student:{job_id}", "second": ""}
+    before = everything(engine)
+    for method, path in (
+        ("GET", f"/ui/fragments/generations/{generation_id}"),
+        ("POST", f"/ui/generations/{generation_id}/cancel"),
+        ("GET", f"/ui/generations/{generation_id}/pictures/0"),
+        ("GET", f"/ui/playground?job={job_id}"),
+        ("GET", f"/ui/playground?generation={generation_id}"),
+    ):
+        assert stranger.http.request(method, path).status_code == 404, path
+    asked = {"data": chosen | {"previous": generation_id}, "headers": {"HX-Request": "true"}}
+    assert "There is no such job" in stranger.http.post("/ui/playground", **asked).text
+    assert everything(engine) == before
+    assert job_id not in stranger.http.get("/ui/playground").text
+    assert job_id in owner.http.get("/ui/playground").text
+    assert owner.http.post("/ui/playground", data=chosen).status_code == 200
+    given_up = owner.http.post(f"/ui/generations/{generation_id}/cancel")
+    assert (given_up.status_code, "cancelled" in given_up.text) == (200, True)
+    assert owner.http.get(f"/ui/fragments/generations/{generation_id}").status_code == 286
 
 
 def test_lists_on_pages_show_nothing_of_another_tenant(resident: Callable[[str], Resident]) -> None:

@@ -163,11 +163,11 @@ def jobs(engine: Engine) -> Jobs:
 
 
 @pytest.fixture
-def work(service_environment: dict[str, str], tmp_path: Path) -> Callable[[], Any]:
-    """Runs a real worker for as long as a block lasts."""
+def work(service_environment: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
+    """Runs a real worker, of jobs unless another application is named, for as long as a block lasts."""
 
     @contextmanager
-    def working() -> Iterator[None]:
+    def working(application: str = "worker.app") -> Iterator[None]:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
@@ -176,7 +176,7 @@ def work(service_environment: dict[str, str], tmp_path: Path) -> Callable[[], An
             "HEARTBEAT_SECONDS": "0.2",
             **service_environment,
         }
-        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--loglevel=INFO"]
+        command = [sys.executable, "-m", "celery", "-A", application, "worker", "--loglevel=INFO"]
         command += ["--without-gossip", "--without-mingle"]
         with (tmp_path / "worker.log").open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=REPOSITORY)

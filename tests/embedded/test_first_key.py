@@ -4,9 +4,12 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from embedded.first_key import KEY_FILE, ensure_first_key, first_key
@@ -23,7 +26,9 @@ def asked(url: str | None, key: str | None) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_the_owner_of_a_data_folder_never_has_to_think_of_a_key(data_dir: Path) -> None:
+def test_the_owner_of_a_data_folder_never_has_to_think_of_a_key(
+    data_dir: Path, eventually: Callable[..., Any]
+) -> None:
     with running(data_dir, environ=os.environ, durable=False, with_services=True) as stack:
         key = first_key(data_dir)
         assert key is not None
@@ -40,6 +45,11 @@ def test_the_owner_of_a_data_folder_never_has_to_think_of_a_key(data_dir: Path) 
         listed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         key_id, _, name, *_ = listed.stdout.strip().split("\t")
         assert name == "first key of this data folder"
+
+        # Nobody waited for it, and it shall be there all the same.
+        assert [each.name for each in stack.processes[-3:]] == ["api", "interactive", "worker"]
+        with psycopg.connect(stack.variables["DATABASE_URL"], autocommit=True) as database:
+            eventually(lambda: database.execute("SELECT name FROM interactive_workers").fetchall(), 120)
 
         everything = {**os.environ, **stack.environment()}
         ensure_first_key(data_dir, stack.api_url, everything)

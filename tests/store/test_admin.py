@@ -94,11 +94,16 @@ def test_an_unusable_setting_is_named_and_not_repeated(run: Run) -> None:
 def test_quotas_are_set_and_shown(run: Run, engine: Engine) -> None:
     run("create-key", "--tenant", "vision")
     run("set-quotas", "vision", "--running-jobs", "2", "--bytes-stored", "1000")
-    run("set-quotas", "vision", "--queued-jobs", "3", "--running-jobs", "default")
+    run(
+        *("set-quotas", "vision", "--queued-jobs", "3", "--running-jobs", "default"),
+        *("--open-generations", "5"),
+    )
     with transaction(engine) as session:
-        assert NO_LIMITS.of(get_tenant(session, "vision")) == Quotas(queued_jobs=3, bytes_stored=1_000)
+        limits = NO_LIMITS.of(get_tenant(session, "vision"))
+        assert limits == Quotas(queued_jobs=3, bytes_stored=1_000, open_generations=5)
     listed = run("list-tenants", QUOTA_RUNNING_JOBS="7").stdout.splitlines()
     assert listed[0].startswith("default\tstores 0 bytes\tqueued_jobs=10000 running_jobs=7 ")
-    assert listed[1].endswith("queued_jobs=3 running_jobs=7 bytes_stored=1000 captions_per_job=unlimited")
+    shown = "queued_jobs=3 running_jobs=7 bytes_stored=1000 captions_per_job=unlimited open_generations=5"
+    assert listed[1].endswith(shown)
     assert "There is no tenant nobody" in run("set-quotas", "nobody", "--queued-jobs", "1", code=1).stderr
     assert "neither a number nor default" in run("set-quotas", "vision", "--queued-jobs", "-1", code=2).stderr

@@ -1,0 +1,180 @@
+"""Generations drawn by the real process: warm models, a cancel in the midst, files that are gone."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from core.spec import DistillationSpec
+from store import generations, jobs
+from store.artifacts import attempt_prefix, find_student_unet
+from store.database import server_now, transaction
+from store.generations import Drawing
+from store.leases import NewArtifact, add_artifacts
+from store.models import Generation, UnclaimedObject
+from store.objects import ObjectStore
+from store.settings import Settings
+from tests.core.conftest import tiny_unet, write_tiny_teacher
+from worker.drawer import Drawer
+from worker.interactive_supervisor import InteractiveSupervisor
+
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def teachers_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny teacher of core's tests."""
+    folder = tmp_path_factory.mktemp("teachers")
+    write_tiny_teacher(folder / "weights")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def student_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's files as an attempt leaves them; another U-Net of the same family, with a variant."""
+    folder = tmp_path_factory.mktemp("work") / "student" / "unet"
+    tiny_unet().save_pretrained(folder)
+    (folder / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not to be fetched")
+    return folder
+
+
+class Room:
+    """A worker, and what is asked of it."""
+
+    def __init__(self, engine: Engine, objects: ObjectStore, settings: Settings) -> None:
+        self.engine = engine
+        self.objects = objects
+        self.drawer = Drawer(settings)
+        self.stop = threading.Event()
+        self.supervisor = InteractiveSupervisor(
+            engine=engine, objects=objects, settings=settings, worker="w", drawer=self.drawer
+        )
+
+    def finish_job(self, unet: Path) -> str:
+        """Leave a job that has succeeded, with its student."""
+        with transaction(self.engine) as session:
+            now = server_now(session)
+            spec = DistillationSpec(teacher="emoji-64")
+            job_id = jobs.create_job(session, spec=spec, queue="cpu", now=now).id
+        with transaction(self.engine) as session:
+            claim = jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60)
+            assert claim is not None
+        files = []
+        for path in sorted(unet.iterdir()):
+            name = f"student/unet/{path.name}"
+            stored = self.objects.upload_file(path, attempt_prefix(job_id, 1) + name)
+            files.append(
+                NewArtifact(
+                    path=name,
+                    kind="student_file",
+                    step=None,
+                    key=stored.key,
+                    size=stored.size,
+                    sha256=stored.sha256,
+                )
+            )
+        with transaction(self.engine) as session:
+            lease: dict[str, Any] = {"job_id": job_id, "lease_token": claim.lease_token, "now": now}
+            add_artifacts(session, **lease, artifacts=files, event=None)
+            jobs.finish_succeeded(session, **lease, result={})
+        return job_id
+
+    def ask(self, job_id: str, *, steps: int = 2, models: tuple[Any, ...] = ("teacher", "student")) -> str:
+        drawings = [
+            Drawing(
+                model=model,
+                job_id=job_id,
+                attempt=1,
+                teacher="emoji-64",
+                teacher_revision=None,
+                name=model,
+                sampler="ddim",
+                steps=steps,
+                guidance_scale=2.0,
+            )
+            for model in models
+        ]
+        with transaction(self.engine) as session:
+            return generations.create_generation(
+                session,
+                job_id=job_id,
+                prompt="small cat",
+                seed=5,
+                drawings=drawings,
+                now=server_now(session),
+                watch_seconds=600,
+            ).id
+
+    def read(self, generation_id: str) -> Generation:
+        with transaction(self.engine) as session:
+            return generations.get_generation(session, generation_id)
+
+    def unclaimed(self) -> list[str]:
+        with transaction(self.engine) as session:
+            return list(session.scalars(select(UnclaimedObject.key)))
+
+
+@pytest.fixture
+def room(engine: Engine, object_store: ObjectStore, settings: Settings, teachers_dir: Path) -> Iterator[Room]:
+    room = Room(engine, object_store, settings.model_copy(update={"teachers_dirs": [teachers_dir]}))
+    yield room
+    room.drawer.close()
+
+
+@pytest.mark.timeout(600)  # the process that draws imports torch, on a machine that may have much else to do
+def test_what_waits_is_drawn_by_one_warm_process_and_given_up_when_nobody_wants_it(
+    room: Room, student_dir: Path, eventually: Eventually
+) -> None:
+    job_id = room.finish_job(student_dir)
+    with transaction(room.engine) as session:
+        fetched = [file.path for file in find_student_unet(session, job_id, attempt=1).files]
+    assert fetched == ["student/unet/config.json", "student/unet/diffusion_pytorch_model.safetensors"]
+    first, second = room.ask(job_id), room.ask(job_id)
+    with ThreadPoolExecutor(1) as thread:  # the process lives as long as the thread that started it
+        assert thread.submit(room.supervisor.run_all, room.stop).result() == ["succeeded"] * 2
+        pictures = [room.read(each).drawings for each in (first, second)]
+        assert [each["load_seconds"] > 0 for drawn in pictures for each in drawn] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+        for drawn in zip(*pictures, strict=True):
+            stored = [room.objects.read_object(each["key"]) for each in drawn]
+            assert stored[0].startswith(b"\x89PNG")
+            assert stored[0] == stored[1], "the same prompt, seed and model"
+            assert hashlib.sha256(stored[0]).hexdigest() == drawn[0]["sha256"]
+        assert pictures[0][0]["sha256"] != pictures[0][1]["sha256"], "teacher and student differ"
+        assert room.unclaimed() == []
+
+        endless = room.ask(job_id, steps=900)
+        running = thread.submit(room.supervisor.run, room.stop)
+        eventually(lambda: room.read(endless).status == "running")
+        with transaction(room.engine) as session:
+            generations.cancel_generation(session, generation_id=endless, now=server_now(session))
+        assert running.result(60) == "given_up"
+        assert "key" not in room.read(endless).drawings[0]
+
+        again = room.ask(job_id, steps=900)
+        running = thread.submit(room.supervisor.run, room.stop)
+        eventually(lambda: room.read(again).status == "running")
+        room.stop.set()
+        assert running.result(60) == "queued"
+        assert room.read(again).status == "queued"
+        with transaction(room.engine) as session:
+            generations.delete_generation(session, generation_id=again, now=server_now(session))
+        room.stop.clear()
+
+        gone = room.ask("00000000-0000-7000-8000-000000000009", models=("student",))
+        assert thread.submit(room.supervisor.run, room.stop).result() == "failed"
+        assert room.read(gone).reason == "model_gone"
+
+        room.drawer.close()  # as if it had ended for idleness, or died
+        revived = room.ask(job_id, models=("teacher",))
+        assert thread.submit(room.supervisor.run, room.stop).result(120) == "succeeded"
+        assert room.read(revived).drawings[0]["sha256"] == pictures[0][0]["sha256"]
