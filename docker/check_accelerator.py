@@ -1,4 +1,4 @@
-"""Fail a build for an accelerator that the installed torch cannot use: ``python docker/check_accelerator.py cuda``.
+"""Fail a build whose torch cannot use its accelerator: ``python docker/check_accelerator.py cuda``.
 
 A build for CPU that brings an accelerator's libraries works, and is only told of.
 """
@@ -8,8 +8,8 @@ import sys
 import torch
 
 CPU_WITH_LIBRARIES = (
-    "This image is for CPU and holds an accelerator's libraries as well. It works; it would be several gigabytes "
-    "smaller with the address of PyTorch's CPU builds as the build argument TORCH_INDEX_URL.\n"
+    "This image is for CPU and holds an accelerator's libraries as well. It works; it would be several "
+    "gigabytes smaller with the address of PyTorch's CPU builds as the build argument TORCH_INDEX_URL.\n"
 )
 
 
@@ -19,8 +19,8 @@ def fault(accelerator: str, cuda: str | None) -> str | None:
         return f"ACCELERATOR is {accelerator!r}; cpu and cuda can be"
     if accelerator == "cuda" and cuda is None:
         return (
-            "The installed torch is built for CPU only: the index that pip uses, or TORCH_INDEX_URL, offers no build "
-            "for CUDA. Use another index, or build with ACCELERATOR=cpu."
+            "The installed torch is built for CPU only: the index that pip uses, or TORCH_INDEX_URL, offers no "
+            "build for CUDA. Use another index, or build with ACCELERATOR=cpu."
         )
     return None
 

@@ -1,8 +1,8 @@
 """Fail a build whose environment is not the locked one: ``python docker/check_installed.py LOCK IMAGE``.
 
-Every installed distribution must have the release that the lock names. What the lock leaves out, the libraries
-of an accelerator, is pinned by torch itself and may come with the worker only. The API image must hold nothing
-that only trainers need.
+Every installed distribution must have the release that the lock names. What the lock leaves out, the
+libraries of an accelerator, is pinned by torch itself and may come with the worker only. The API image must
+hold nothing that only trainers need.
 """
 
 import re

@@ -1,8 +1,9 @@
 """Ask a worker of this machine whether it lives: ``python -m worker.health``, for containers' health checks.
 
-It asks for the metrics, which another thread of the worker's process answers with than the one that works: a busy
-worker is healthy, and so is one whose Postgres, Valkey or object store is away, as it goes on with its training
-and must not be restarted for that. Nothing but the standard library is imported, for this runs again and again.
+It asks for the metrics, which another thread of the worker's process answers with than the one that works: a
+busy worker is healthy, and so is one whose Postgres, Valkey or object store is away, as it goes on with its
+training and must not be restarted for that. Nothing but the standard library is imported, for this runs again
+and again.
 """
 
 import os
