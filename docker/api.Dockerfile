@@ -18,6 +18,9 @@ RUN python image_requirements.py api > requirements.txt \
     && python -m pip install --constraint requirements.lock --requirement requirements.txt \
     && python check_installed.py requirements.lock api \
     && python -m pip uninstall --yes pip setuptools
+# boto3 describes four hundred services; S3 is used, and those by which a host proves who it is.
+RUN find /opt/venv/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
+    ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} +
 COPY api /app/api
 COPY core /app/core
 COPY migrations /app/migrations

@@ -19,8 +19,8 @@ def fault(accelerator: str, cuda: str | None) -> str | None:
         return f"ACCELERATOR is {accelerator!r}; cpu and cuda can be"
     if accelerator == "cuda" and cuda is None:
         return (
-            "The installed torch is built for CPU only: the index that pip uses, or TORCH_INDEX_URL, offers no "
-            "build for CUDA. Use another index, or build with ACCELERATOR=cpu."
+            "The installed torch is built for CPU only: the index that pip uses, or TORCH_INDEX_URL, offers "
+            "no build for CUDA. Use another index, or build with ACCELERATOR=cpu."
         )
     return None
 
