@@ -5,8 +5,6 @@ A build for CPU that brings an accelerator's libraries works, and is only told o
 
 import sys
 
-import torch
-
 CPU_WITH_LIBRARIES = (
     "This image is for CPU and holds an accelerator's libraries as well. It works; it would be several "
     "gigabytes smaller with the address of PyTorch's CPU builds as the build argument TORCH_INDEX_URL.\n"
@@ -26,6 +24,8 @@ def fault(accelerator: str, cuda: str | None) -> str | None:
 
 
 if __name__ == "__main__":
+    import torch  # takes seconds, and the check of a test needs none of it
+
     if complaint := fault(sys.argv[1], torch.version.cuda):
         sys.exit(complaint)
     if sys.argv[1] == "cpu" and torch.version.cuda is not None:
