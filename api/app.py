@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from api import health, problems, reference
+from api import files, health, problems, reference
 from api.auth import ADMIN, OF_CALLERS, READ, READ_OR_WRITE
 from api.body_limit import BodyLimitMiddleware
 from api.captions import endpoints as captions
@@ -76,6 +76,7 @@ TAGS = [
     {"name": "workers", "description": "What there is to train on, and what it does."},
     {"name": "keys", "description": "Who may use the service."},
     {"name": "webhooks", "description": "Endpoints of yours that are told of jobs' moves."},
+    {"name": "files", "description": "What the links to a job's files lead to, where that is this service."},
     {"name": "health", "description": "For load balancers and operators."},
 ]
 
@@ -107,7 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, dependencies=[READ_OR_WRITE], responses=OF_CALLERS)
     app.include_router(estimates.router, dependencies=[READ], responses=OF_CALLERS)
     app.include_router(keys.router, dependencies=[ADMIN], responses=OF_CALLERS)
-    for router in (health.router, reference.router):
+    for router in (files.router, health.router, reference.router):
         app.include_router(router)
     app.include_router(pages.router)
     app.add_exception_handler(CondenserError, problems.handle_condenser_error)

@@ -23,6 +23,7 @@ _REASONS = {
     413: "The body is too large.",
     414: "The address is too long.",
     415: "The body is announced as something that the route does not take.",
+    416: "The file has no such range.",
     421: "The service does not go by the name in the Host header.",
     422: "A field, parameter or header cannot be used; the problem says which, and what is allowed.",
     429: "Too many requests came with this key.",

@@ -39,11 +39,13 @@ LOGGER = logging.getLogger(__name__)
 STATUS_OF_ERROR: tuple[tuple[type[errors.CondenserError], int], ...] = (
     (MalformedIdempotencyKeyError, 400),
     (errors.UnauthenticatedError, 401),
+    (errors.BadFileLinkError, 403),
     (errors.MissingScopeError, 403),
     (ForeignFormError, 403),
     (errors.NotFoundError, 404),
     (errors.ConflictError, 409),
     (UnsupportedMediaTypeError, 415),
+    (errors.UnsatisfiableRangeError, 416),
     (errors.InvalidInputError, 422),
     (RateLimitedError, 429),
     (errors.IdempotencyConflictError, 422),

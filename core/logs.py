@@ -30,6 +30,7 @@ REDACTED = "[redacted]"
 _SHORTEST_SECRET = 6  # blotting out anything shorter would spoil other words
 _CREDENTIALS = (
     (re.compile(r"\?[^\s\"'<>\\]*X-Amz-[^\s\"'<>\\]*", re.IGNORECASE), f"?{REDACTED}"),  # a presigned link
+    (re.compile(r"(?<=[?&]signature=)[0-9a-f]{64}"), REDACTED),  # a link to a file
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']*:[^\s/@\"']*@", re.IGNORECASE), rf"\1{REDACTED}@"),
     (
         re.compile(r"\b(condenser_[0-9A-Za-z]{6})[0-9A-Za-z]{32}"),

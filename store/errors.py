@@ -37,6 +37,20 @@ class NotFoundError(CondenserError):
     title = "Not found"
 
 
+class BadFileLinkError(CondenserError):
+    """A link to a file was changed, or its time is over."""
+
+    code = "bad_file_link"
+    title = "The link does not open this file"
+
+
+class UnsatisfiableRangeError(CondenserError):
+    """A range of a file was asked for that the file does not have."""
+
+    code = "unsatisfiable_range"
+    title = "The file has no such range"
+
+
 class MissingSettingError(CondenserError):
     """A setting that this process cannot do without is not set."""
 

@@ -19,15 +19,40 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from store.errors import CorruptObjectError, UnavailableError
+from store.errors import CorruptObjectError, NotFoundError, UnavailableError, UnsatisfiableRangeError
 from store.s3_clock import SIGNATURE_VERSION, learn_server_time, sign_by_server_time
 from store.settings import Settings
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
 
+PIECE_BYTES = 2**18
+
 _TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=32 * 2**20, max_concurrency=4)
+
+
+@dataclass(frozen=True)
+class OpenObject:
+    """An object, or a range of it, on its way to somebody.
+
+    Attributes
+    ----------
+    pieces
+        Its bytes, a piece at a time; the connection is given back when they end or are given up.
+    size
+        How many bytes there are in all pieces.
+    etag
+        Of the whole object.
+    content_range
+        Which bytes of how many, where a range was asked for.
+    """
+
+    pieces: Iterator[bytes]
+    size: int
+    etag: str
+    content_range: str | None
 
 
 @dataclass(frozen=True)
@@ -147,6 +172,34 @@ class ObjectStore:
                 if status != 404:
                     raise
                 raise CorruptObjectError(f"Object {key} is missing.") from error
+
+    def open_object(self, key: str, *, byte_range: str | None = None) -> OpenObject:
+        """Begin to read an object of any size.
+
+        Parameters
+        ----------
+        key
+            The object; `NotFoundError` when it is missing.
+        byte_range
+            A Range header as a client sent it; `UnsatisfiableRangeError` beyond the object's end.
+        """
+        wanted = {} if byte_range is None else {"Range": byte_range}
+        with failures_named():
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=key, **wanted)  # type: ignore[arg-type]
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status == 404:
+                    raise NotFoundError("The file is no longer stored.") from error
+                if status == 416:
+                    raise UnsatisfiableRangeError("The range begins beyond the end of the file.") from error
+                raise
+        return OpenObject(
+            pieces=_pieces(answer["Body"]),
+            size=answer["ContentLength"],
+            etag=answer["ETag"],
+            content_range=answer.get("ContentRange"),
+        )
 
     def presigned_get(self, key: str, *, filename: str | None = None, expires_seconds: int = 3_600) -> str:
         """Make a link that lets its holder download one object for a while.
@@ -277,6 +330,11 @@ class StreamedUpload:
                 self._client.abort_multipart_upload(
                     Bucket=self._bucket, Key=self.key, UploadId=self._upload_id
                 )
+
+
+def _pieces(body: "StreamingBody") -> Iterator[bytes]:
+    with closing(body):
+        yield from body.iter_chunks(PIECE_BYTES)
 
 
 def make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":

@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     s3_public_endpoint_url: str | None = Field(
         default=None, description="Address that clients use for S3, when it differs from ours."
     )
+    files_through_api: bool = Field(
+        default=False,
+        description="Links to files lead to the API, which passes the files on, instead of to S3; for "
+        "clients that cannot reach S3.",
+    )
     s3_bucket: str = Field(default="condenser", description="Bucket of all files; workers do not make it.")
     s3_region: str = Field(default="us-east-1", description="Region of the bucket.")
     s3_access_key_id: str | None = Field(

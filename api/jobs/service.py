@@ -27,7 +27,6 @@ from store.leases import StepWish
 from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
 from store.quotas import Quotas
 
-LINK_SECONDS = 3_600
 FARTHEST_START = timedelta(days=366)
 
 WeightsForm = Literal["archive", "unet", "single-file"]
@@ -278,7 +277,7 @@ def link_to_weights(services: TenantServices, job_id: str, form: WeightsForm) ->
         raise _left_out(job.spec, form)
     name = f"{job.id}-student{WEIGHTS_SUFFIXES[form]}"
     return schemas.WeightsLink(
-        url=services.objects.presigned_get(file.key, filename=name, expires_seconds=LINK_SECONDS),
+        url=services.link_to_file(file.key, filename=name),
         size=file.size,
         sha256=file.sha256,
     )
@@ -301,5 +300,5 @@ def _stored_file(services: TenantServices, row: Artifact) -> schemas.StoredFile:
         size=row.size,
         sha256=row.sha256,
         created_at=row.created_at,
-        url=services.objects.presigned_get(row.key, expires_seconds=LINK_SECONDS),
+        url=services.link_to_file(row.key),
     )

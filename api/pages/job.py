@@ -112,7 +112,7 @@ def download_file(
     """Redirect to one of a job's files, under a name that says whose it is."""
     row = _find_file(services, job_id, attempt, path)
     name = f"{row.job_id}-{path.replace('/', '-')}".replace('"', "")
-    return RedirectResponse(services.objects.presigned_get(row.key, filename=name), status_code=307)
+    return RedirectResponse(services.link_to_file(row.key, filename=name), status_code=307)
 
 
 @router.get("/jobs/{job_id}/picture")

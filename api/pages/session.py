@@ -77,8 +77,10 @@ def _admit(services: Services, token: str) -> Viewer:
 ViewerDependency = Annotated[Viewer, Depends(current_viewer)]
 
 
-async def _page_services(services: ServicesDependency, viewer: ViewerDependency) -> TenantServices:
-    return TenantServices(services, viewer.caller)
+async def _page_services(
+    request: Request, services: ServicesDependency, viewer: ViewerDependency
+) -> TenantServices:
+    return TenantServices(services, viewer.caller, address=str(request.base_url))
 
 
 PageServices = Annotated[TenantServices, Depends(_page_services)]

@@ -20,7 +20,7 @@ from store.key_format import SHOWN_CHARACTERS, is_well_formed, new_key
 from store.models import Scope
 from store.settings import Settings
 
-PUBLIC = {"/healthz", "/readyz", "/metrics"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/files"}
 PROBLEM = "urn:condenser:problem:"
 KeyMaker = Callable[..., str]
 

@@ -92,6 +92,7 @@ def test_people_get_words(configure: Callable[..., io.StringIO]) -> None:
     ("said", "hidden"),
     [
         ("GET http://s3/b/k?X-Amz-Algorithm=AWS4&X-Amz-Signature=abcdef0123", "abcdef0123"),
+        (f"/files?key=jobs/a&signature={'ab12' * 16}", "ab12ab12"),
         ("to /b/k?response-content-type=x&X-Amz-Credential=AKIA77", "AKIA77"),
         ("connecting to postgresql://user:pa55word@host/db", "pa55word"),
         ("redis://:pa55word@host", "pa55word"),

