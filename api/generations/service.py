@@ -18,8 +18,6 @@ from store.interactive_workers import InteractiveCapacity
 from store.models import Generation, Job
 from store.quotas import Quotas
 
-LINK_SECONDS = 3_600
-
 
 def generate(
     services: TenantServices,
@@ -144,4 +142,4 @@ def _describe(
 def _link(services: TenantServices, drawing: dict[str, Any]) -> str | None:
     if "key" not in drawing:
         return None
-    return services.objects.presigned_get(drawing["key"], expires_seconds=LINK_SECONDS)
+    return services.link_to_file(drawing["key"])

@@ -20,6 +20,7 @@ PROFILES = [{"gpu"}, {"cpu"}, {"cpu", "observability"}, {"gpu", "observability"}
 OWN = "localhost/"
 SERVERS = {"postgres", "valkey", "seaweedfs"}
 WORKERS = {"worker", "worker-cpu"}
+INTERACTIVE = {"interactive", "interactive-cpu"}
 
 
 def seconds(duration: str) -> int:
@@ -39,8 +40,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("profiles", PROFILES, ids=range(len(PROFILES)))
 def test_each_profile_has_its_services(environment: dict[str, str], profiles: set[str]) -> None:
     expected = SERVERS | {"migrate", "api"}
-    expected |= {"worker"} if "gpu" in profiles else set()
-    expected |= {"worker-cpu"} if "cpu" in profiles else set()
+    expected |= {"worker", "interactive"} if "gpu" in profiles else set()
+    expected |= {"worker-cpu", "interactive-cpu"} if "cpu" in profiles else set()
     expected |= {"prometheus", "grafana"} if "observability" in profiles else set()
     services = rendered(environment, profiles)
     assert set(services) == expected
@@ -128,19 +129,19 @@ def test_every_variable_of_ours_is_a_setting() -> None:
     services = compose()["services"]
     own = {"FORWARDED_ALLOW_IPS"}  # the HTTP server's
     known = {name.upper() for name in Settings.model_fields}
-    for name in ("api", "migrate", *WORKERS):
+    for name in ("api", "migrate", *WORKERS, *INTERACTIVE):
         assert set(services[name]["environment"]) <= known | own, name
 
 
 def test_workers_hold_no_secret_that_only_the_api_needs() -> None:
-    for name in WORKERS:
+    for name in WORKERS | INTERACTIVE:
         assert not {"API_KEY_PEPPER", "WEBHOOK_SECRET_KEYS"} & set(compose()["services"][name]["environment"])
 
 
 def test_services_start_in_order_of_health() -> None:
     services = compose()["services"]
     assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("api", *WORKERS):
+    for name in ("api", *WORKERS, *INTERACTIVE):
         assert services[name]["depends_on"] == {
             "migrate": {"condition": "service_completed_successfully"},
             "valkey": {"condition": "service_healthy"},
@@ -201,7 +202,7 @@ def test_prometheus_scrapes_services_that_are_there_at_their_ports() -> None:
     [discovered] = workers["dns_sd_configs"]
     assert set(discovered["names"]) == WORKERS
     assert f"WORKER_METRICS_PORT={discovered['port']}" in text("docker/worker.Dockerfile")
-    for name in ("api", *WORKERS):
+    for name in ("api", *WORKERS, *INTERACTIVE):
         assert "watched" in compose()["services"][name]["networks"]
 
 
