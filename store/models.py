@@ -173,6 +173,7 @@ class Job(OfTenant, Base):
     ``runtime_s`` is how long the attempts before the present one ran, which began at ``claimed_at``; a retry
     starts the count anew. Checkpoints of attempts up to ``scratch_attempt`` are not continued from.
     ``micro_batch_size`` takes the specification's place once the memory was found too small for it.
+    ``memory_bytes`` is what the training was counted to take when its queue was chosen by that.
     """
 
     __tablename__ = "jobs"
@@ -226,6 +227,7 @@ class Job(OfTenant, Base):
     claimed_at: Mapped[datetime | None]
     scratch_attempt: Mapped[int] = mapped_column(default=0)
     micro_batch_size: Mapped[int | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     worker: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
     lease_expires_at: Mapped[datetime | None]

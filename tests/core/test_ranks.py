@@ -111,13 +111,6 @@ def rank_processes(agent: int) -> dict[int, int]:
     return found
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def greatest_difference(one: Path, other: Path) -> float:
     ours, theirs = load_file(one), load_file(other)
     assert set(ours) == set(theirs)
@@ -127,10 +120,11 @@ def greatest_difference(one: Path, other: Path) -> float:
 def test_two_ranks_of_which_one_is_killed_train_what_one_process_does(
     make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
 ) -> None:
-    """Gradients are added up in another order, so equal to rounding: 1e-5 of a loss (1e-6 measured).
+    """Gradients are added up in another order, so equal to rounding: 1e-5 of a loss, where 1e-6 is measured.
 
     Adam divides a gradient by its own size, so where one is nearly nought rounding may turn a step around:
-    no weight differs by more than the rate times twice the steps, and all together by 1/200 of the way they went (1/2000 measured).
+    no weight differs by more than the rate times twice the steps, and all together by 1/200 of the way that
+    they went, where 1/2000 is measured.
     """
     spec = make_spec(**EVERY_PASS)
     alone, together = tmp_path / "alone", tmp_path / "together"
@@ -163,7 +157,7 @@ def test_two_ranks_of_which_one_is_killed_train_what_one_process_does(
     assert distance < 0.005 * sum((theirs[name] - moved[name]).square().sum() for name in ours).sqrt()
 
 
-def test_a_stop_is_one_step_on_every_rank_and_a_killed_agent_leaves_none_behind(
+def test_a_stop_is_after_the_same_step_on_every_rank(
     make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
 ) -> None:
     """A thousand steps lie ahead: whoever ends in time was stopped. A step is one pass, a static graph."""
@@ -180,20 +174,6 @@ def test_a_stop_is_one_step_on_every_rank_and_a_killed_agent_leaves_none_behind(
     assert max(metrics_of(tmp_path)) == saved["step"]
     left = [json.loads(file.read_text()) for file in (tmp_path / "ranks").glob("*/rank-*.json")]
     assert left == 2 * [{"status": STOPPED, "failure": None}]
-
-    process = start(spec, tmp_path, teachers_dir)
-    ranks: dict[int, int] = {}
-    try:
-        await_true(lambda: saved["step"] + 1 in metrics_of(tmp_path), process)
-        ranks = rank_processes(process.pid)
-    finally:
-        process.kill()
-        process.wait()
-    assert len(ranks) == 2
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not all(map(is_gone, ranks.values())):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # processes are polled, with a deadline
 
 
 @pytest.fixture
