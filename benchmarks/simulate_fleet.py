@@ -347,13 +347,14 @@ def plot(found: Findings, path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "fleet"
     from matplotlib import pyplot as plt
 
-    hours = [one["minute"] / 60 for one in found.minutes]
+    shown = found.minutes[::10]
+    hours = [one["minute"] / 60 for one in shown]
     figure, (fleet, writes, latency) = plt.subplots(3, 1, figsize=(8, 8), layout="constrained")
     for name in ("running", "waiting"):
-        fleet.plot(hours, [one[name] for one in found.minutes], label=name)
+        fleet.plot(hours, [one[name] for one in shown], label=name)
     fleet.set(ylabel="jobs", yscale="symlog", title="1,000 workers, 100,000 jobs, simulated")
     fleet.legend()
-    stacked = [[one[name] for one in found.minutes] for name in ("records", "heartbeats", "moves")]
+    stacked = [[one[name] for one in shown] for name in ("records", "heartbeats", "moves")]
     writes.stackplot(hours, stacked, labels=("events", "heartbeats", "moves of jobs"))
     writes.set(ylabel="database writes a second", xlabel="simulated hours")
     writes.legend(loc="lower right")
