@@ -58,6 +58,9 @@ class Scenario:
         How long the database is away, once, in the middle.
     connections
         Moves that the database makes at a time.
+    reconciler_retry
+        Seconds after which a pass that the database was away for is tried again; the real one's are those
+        between any two.
     """
 
     workers: int = 1_000
@@ -70,6 +73,7 @@ class Scenario:
     days_between_deaths: float = 7
     outage_seconds: float = 120
     connections: int = 4
+    reconciler_retry: float = RECONCILE
     seed: int = 0
 
 
@@ -249,8 +253,8 @@ class Fleet:
     def _reconciler(self) -> Event:
         while True:
             yield self.env.timeout(RECONCILE)
-            if not self.is_up.triggered:
-                continue  # the pass fails, and the next one is due as usual
+            while not self.is_up.triggered:
+                yield self.env.timeout(self.scenario.reconciler_retry)
             yield from self._use("reconcile")
             ended = [run for run in self.running.values() if (run.lease_ends or float("inf")) < self.env.now]
             for run in ended:

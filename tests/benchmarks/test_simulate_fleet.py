@@ -52,7 +52,14 @@ def test_the_rule_takes_the_very_job_that_the_database_takes(
 
 def test_every_job_of_a_troubled_fleet_ends_once() -> None:
     scenario = Scenario(
-        workers=20, jobs=600, tenants=5, burst=50, mean_minutes=5, lost_hints=0.2, days_between_deaths=0.05
+        workers=20,
+        jobs=600,
+        tenants=5,
+        burst=50,
+        mean_minutes=5,
+        lost_hints=0.2,
+        days_between_deaths=0.05,
+        reconciler_retry=0.05,  # so that it is there before most workers
     )
     fleet = Fleet(scenario, MILLISECONDS)
     figures = summary(scenario, fleet.simulate())
