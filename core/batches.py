@@ -18,6 +18,8 @@ from core.noise_process import NoiseProcess
 from core.randomness import generator
 from core.spec import MethodSpec
 
+EVERYTHING = slice(None)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -45,6 +47,9 @@ class Batch:
     conditions: Conditions
     matches_B: torch.Tensor
     blank: Conditions
+
+    def __len__(self) -> int:
+        return len(self.timestep_B)
 
     def noisy(self, process: NoiseProcess) -> torch.Tensor:
         """Return x_t, BCHW."""
@@ -97,11 +102,13 @@ class BatchSource:
     device: torch.device
     timestep_K: torch.Tensor | None = None
 
-    def batch(self, samples_seen: int, size: int) -> Batch:
-        """Return the batch of `size` samples that follows the first `samples_seen`."""
+    def batch(self, samples_seen: int, size: int, share: slice = EVERYTHING) -> Batch:
+        """Return the batch of `size` samples that follows the first `samples_seen`, or a share of its rows.
+
+        What is drawn for a sample does not depend on whose share it is in.
+        """
         random = generator(self.seed, "batch", samples_seen)
         picture_B = self._pictures(samples_seen, size)
-        latents_BCHW = self.latents.gather(picture_B).to(self.device, non_blocking=True)
         # t is drawn before p(t) is applied to it, uniformly.
         timestep_K = torch.arange(self.timesteps) if self.timestep_K is None else self.timestep_K
         timestep_B = timestep_K[torch.randint(len(timestep_K), (size,), generator=random)]
@@ -110,13 +117,16 @@ class BatchSource:
             own_B, timestep_B / self.timesteps, self.caption_count, self.method, random
         )
         blank = self.caption_count
+        matches_B = (caption_B == own_B) | (caption_B == blank)
+        latents_BCHW = self.latents.gather(picture_B[share]).to(self.device, non_blocking=True)
         noise = generator(self.seed, "noise", samples_seen, device=self.device.type)
+        noise_BCHW = torch.randn((size, *latents_BCHW.shape[1:]), generator=noise, device=self.device)
         return Batch(
             latents_BCHW,
-            torch.randn(latents_BCHW.shape, generator=noise, device=self.device),
-            timestep_B.to(self.device, non_blocking=True),
-            self.embeddings(caption_B),
-            ((caption_B == own_B) | (caption_B == blank)).to(self.device, non_blocking=True),
+            noise_BCHW[share],
+            timestep_B[share].to(self.device, non_blocking=True),
+            self.embeddings(caption_B[share]),
+            matches_B[share].to(self.device, non_blocking=True),
             self.embeddings(torch.tensor([blank])),
         )
 

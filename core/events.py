@@ -5,6 +5,7 @@ file again cuts that line off first.
 """
 
 import json
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,16 @@ class EventWriter:
     Parameters
     ----------
     path
-        The events file; it is made if it is not there.
+        The events file; it is made if it is not there. None for a process that reports nothing, as of the
+        ranks of a job all but the first.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(path)
+    def __init__(self, path: Path | None) -> None:
+        if path is None:
+            path = Path(os.devnull)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _cut_torn_line(path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, event_type: str, **fields: Any) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -29,6 +30,7 @@ from core.loop import Course, Objective, TrainingState, frozen_copy, run_course,
 from core.losses import output_loss
 from core.noise_process import END, NoiseProcess, noise_process
 from core.optimisation import build_optimiser
+from core.ranks import ALONE, Ranks
 from core.sampling import build_sampler
 from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec, TrainingSpec
 from core.stopping import StopRequest
@@ -58,6 +60,8 @@ class GuidanceFolding:
     process: NoiseProcess
     guidance_scale: float
     precision: torch.dtype
+    parts: ClassVar = 1
+    passes: ClassVar = 1
 
     def __call__(self, student: TappedUNet, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the loss, in one part."""
@@ -97,6 +101,8 @@ class StepHalving:
     start: int
     stride: int
     precision: torch.dtype
+    parts: ClassVar = 1
+    passes: ClassVar = 1
 
     def __call__(self, student: TappedUNet, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the loss, in one part."""
@@ -133,6 +139,7 @@ def transfer(
     draw_samples: SampleDrawer,
     events: EventWriter,
     stop: StopRequest,
+    ranks: Ranks = ALONE,
 ) -> UNet2DConditionModel:
     """Take a trained student through all rounds, from its newest checkpoint if it has one.
 
@@ -152,6 +159,8 @@ def transfer(
         Draws a sample grid, in the way that it is given, with the averaged weights after a step of the job.
     events, stop
         Where to report, and whether to stop after the current step.
+    ranks
+        This process among those that train together.
 
     Returns
     -------
@@ -186,7 +195,7 @@ def transfer(
         if newest and step > first_step:
             state.load(newest)
         drawer = partial(draw_samples, spec.round_drawing(steps))
-        course = Course("few_step", first_step, training, data, progress, drawer)
+        course = Course("few_step", first_step, training, data, progress, drawer, ranks)
         run_course(course, state, objective, checkpoints, events, stop)
         student = state.average
     return student

@@ -21,6 +21,7 @@ from core.captions import CaptionSet
 from core.events import EventWriter, Progress
 from core.files import replacing
 from core.randomness import derived_seed
+from core.ranks import ALONE, Ranks
 from core.sampling import build_sampler, draw_latents
 from core.spec import LatentsSpec
 from core.stopping import StopRequest
@@ -65,6 +66,7 @@ def prepare_latents(
     cache: Path,
     events: EventWriter,
     stop: StopRequest,
+    ranks: Ranks = ALONE,
 ) -> LatentSet:
     """Draw the latents that the cache does not hold yet, and open all of them.
 
@@ -80,6 +82,8 @@ def prepare_latents(
         Folder shared between jobs.
     events, stop
         Where to report, and whether to stop between two batches.
+    ranks
+        Each draws shards of its own, so that a shard holds the same batches whoever drew it.
     """
     drawn = captions.drawn
     identity = {
@@ -98,12 +102,14 @@ def prepare_latents(
     ]
     held = sum(file.exists() for file in files) * shard_pictures
     progress = Progress(events, "latents", "pictures", len(drawn), done=min(held, len(drawn)))
-    for shard, file in enumerate(files):
-        if not file.exists():
-            pictures = range(shard * shard_pictures, min((shard + 1) * shard_pictures, len(drawn)))
-            latents = _draw_shard(teacher, captions, drawn, pictures, spec, seed, progress, stop)
-            with replacing(file) as temporary:
-                save_file({"latents": latents}, temporary)
+    missing = [shard for shard, file in enumerate(files) if not file.exists()]
+    ranks.wait()  # all have looked before any draws: each takes its turns in the same list
+    for shard in missing[ranks.rank :: ranks.count]:
+        pictures = range(shard * shard_pictures, min((shard + 1) * shard_pictures, len(drawn)))
+        latents = _draw_shard(teacher, captions, drawn, pictures, spec, seed, progress, stop)
+        with replacing(files[shard]) as temporary:
+            save_file({"latents": latents}, temporary)
+    ranks.wait()
     shards = [load_file(file)["latents"] for file in files]
     return LatentSet(shards, shard_pictures, torch.from_numpy(drawn))
 

@@ -6,6 +6,7 @@ of a step follows, so a run that was killed and resumed ends with the weights of
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -29,11 +30,12 @@ from core.files import write_json
 from core.noise_matching import NoiseMatching
 from core.noise_process import noise_process
 from core.optimisation import build_optimiser, learning_rate, update_average
+from core.ranks import ALONE, Ranks, adding_up
 from core.running_metrics import RunningMetrics
 from core.spec import DistillationSpec, TrainingSpec
 from core.step_requests import FOLDER as REQUESTS
-from core.step_requests import StepRequests
-from core.stopping import StopRequest
+from core.step_requests import StepRequest, StepRequests
+from core.stopping import Stopped, StopRequest
 from core.taps import TappedUNet, tap_pair
 from core.teacher import Teacher
 
@@ -45,7 +47,20 @@ class Objective(Protocol):
 
     It yields its loss in parts, each with terms to be reported beside it; what is minimised is the sum of all
     ``loss``. Gradients are taken part by part, so that no two parts' graphs are in memory at once.
+
+    Attributes
+    ----------
+    parts
+        In how many parts it comes.
+    passes
+        How often the student is called for each.
     """
+
+    @property
+    def parts(self) -> int: ...  # noqa: D102  # said above
+
+    @property
+    def passes(self) -> int: ...  # noqa: D102
 
     def __call__(self, student: TappedUNet, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the parts of the loss of a batch."""
@@ -69,6 +84,8 @@ class TrainingState:
         An earlier student that this one learns from, where it does not learn from its teacher.
     guard
         Judges the losses, and lowers the learning rate.
+    replica
+        What a step calls: the student, which several ranks share the gradients of.
     """
 
     student: TappedUNet
@@ -77,6 +94,10 @@ class TrainingState:
     step: int = 0
     guide: UNet2DConditionModel | None = None
     guard: DivergenceGuard = field(default_factory=DivergenceGuard)
+    replica: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.replica = self.student
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -117,6 +138,8 @@ class Course:
         Counts its steps.
     draw_samples
         Draws a sample grid with the averaged weights after a step of the job.
+    ranks
+        This process among those that train together.
     """
 
     phase: Phase
@@ -125,6 +148,7 @@ class Course:
     batches: BatchSource
     progress: Progress
     draw_samples: Callable[[UNet2DConditionModel, int], None]
+    ranks: Ranks = ALONE
 
 
 def train(
@@ -136,6 +160,7 @@ def train(
     draw_samples: Callable[[UNet2DConditionModel, int], None],
     events: EventWriter,
     stop: StopRequest,
+    ranks: Ranks = ALONE,
 ) -> UNet2DConditionModel:
     """Train a student to predict what its teacher predicts, from its newest checkpoint if it has one.
 
@@ -155,6 +180,8 @@ def train(
         Draws a sample grid with the averaged weights after a step.
     events, stop
         Where to report, and whether to stop after the current step.
+    ranks
+        This process among those that train together.
 
     Returns
     -------
@@ -186,7 +213,7 @@ def train(
         precision=teacher.precision,
     )
     progress = Progress(events, "training", "steps", spec.training.steps, done=state.step)
-    course = Course("training", 0, spec.training, batches, progress, draw_samples)
+    course = Course("training", 0, spec.training, batches, progress, draw_samples, ranks)
     run_course(course, state, objective, checkpoints, events, stop)
     tapped_teacher.untap()
     return average
@@ -209,40 +236,61 @@ def run_course(
     with a lower learning rate, which its later checkpoints remember. A run that is killed before the first of
     them diverges, and goes back, as it did before.
 
+    Of several ranks all step, judge and stop alike; the first alone draws and saves, while the others wait.
+
     Raises
     ------
     DivergedError
         If the loss diverges again.
     """
-    training, first = course.training, course.first_step
+    training, first, ranks = course.training, course.first_step, course.ranks
+    share = ranks.share(training.batch_size)
     last = first + training.steps
     start = _on_host(state.student) if state.step == first else None
-    metrics = RunningMetrics(events)
+    state.replica = ranks.replicate(state.student, is_static=_is_static(objective, training, ranks))
+    metrics = RunningMetrics(events, ranks)
     requests = StepRequests(checkpoints.parent / REQUESTS)
+
+    def asked_for(request: StepRequest) -> bool:
+        return ranks.any(ranks.is_first and requests.take(request))
+
     while state.step < last:
-        batch = course.batches.batch(state.step * training.batch_size, training.batch_size)
-        metrics.add(train_step(state, objective, batch, training, state.step - first))
+        batch = course.batches.batch(state.step * training.batch_size, training.batch_size, share)
+        metrics.add(train_step(state, objective, batch, training, state.step - first, ranks.count))
         course.progress.advance(1)
 
-        at_end = state.step == last
-        saving = at_end or stop.requested or state.step % training.checkpoint_every == 0
-        saving |= requests.take("checkpoint")
+        at_end, stopping = state.step == last, ranks.any(stop.requested)
+        saving = at_end or stopping or state.step % training.checkpoint_every == 0
+        saving |= asked_for("checkpoint")
         if saving or state.step % training.log_every == 0:
             rate = learning_rate(training, state.step - first - 1) * state.guard.rate_factor
             means = metrics.report(state.step, training.batch_size, rate)
             if trouble := state.guard.judge(state.step, means):
                 _go_back(trouble, course, state, start, checkpoints, events)
+                ranks.wait()
                 metrics.go_on()
                 continue
         metrics.pause()
-        if requests.take("sample") or at_end or state.step % training.sample_every == 0:
+        sampling = asked_for("sample") or at_end or state.step % training.sample_every == 0
+        if sampling and ranks.is_first:
             course.draw_samples(state.average, state.step)
-        if saving:
+        if saving and ranks.is_first:
             path = save_checkpoint(checkpoints, state.step, state.modules, state.optimiser, state.guard)
             events.write("checkpoint", step=state.step, path=f"{checkpoints.name}/{path.name}")
+        if sampling or saving:
+            ranks.wait()
+        if saving:
             start = None
-            stop.check()
+        if stopping:
+            raise Stopped
         metrics.go_on()
+
+
+def _is_static(objective: Objective, training: TrainingSpec, ranks: Ranks) -> bool:
+    """Tell whether a step is a single pass through the student on every rank."""
+    largest_share = -(-training.batch_size // ranks.count)
+    in_one = largest_share <= (training.micro_batch_size or largest_share)
+    return in_one and objective.parts == objective.passes == 1
 
 
 def _go_back(
@@ -267,7 +315,8 @@ def _go_back(
     guard, diverged_at = state.guard, state.step
     newest = newest_checkpoint(checkpoints) if start is None else None
     if guard.has_gone_back or (start is None and newest is None):
-        write_json(checkpoints.parent / DIVERGENCE_FILE, guard.to_json())
+        if course.ranks.is_first:
+            write_json(checkpoints.parent / DIVERGENCE_FILE, guard.to_json())
         raise guard.error(trouble, course.phase)
     if newest is not None:
         state.load(newest)
@@ -288,7 +337,12 @@ def _on_host(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def train_step(
-    state: TrainingState, objective: Objective, batch: Batch, training: TrainingSpec, course_step: int
+    state: TrainingState,
+    objective: Objective,
+    batch: Batch,
+    training: TrainingSpec,
+    course_step: int,
+    rank_count: int = 1,
 ) -> dict[str, torch.Tensor]:
     """Make one optimiser step and return its metrics, left on the device.
 
@@ -299,20 +353,26 @@ def train_step(
     objective
         What for.
     batch
-        The samples.
+        The samples, or this rank's share of them.
     training
         How the step is made.
     course_step
         Steps of the course before this one, which the learning rate and the average go by.
+    rank_count
+        Ranks that make the step together; gradients and metrics are the means of theirs.
     """
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(training, course_step) * state.guard.rate_factor
-    micro_batch_size = training.micro_batch_size or training.batch_size
-    share = micro_batch_size / training.batch_size
+    micro_batches = list(batch.split(training.micro_batch_size or training.batch_size))
     metrics: dict[str, torch.Tensor] = {}
-    for micro in batch.split(micro_batch_size):
-        for terms in objective(state.student, micro):
-            (share * terms["loss"]).backward()
+    for place, micro in enumerate(micro_batches):
+        share = len(micro) * rank_count / training.batch_size
+        parts = objective(state.replica, micro)
+        for part in range(objective.parts):
+            at_end = place == len(micro_batches) - 1 and part == objective.parts - 1
+            with nullcontext() if at_end else adding_up(state.replica):
+                terms = next(parts)
+                (share * terms["loss"]).backward()
             for name, term in terms.items():
                 metrics[name] = metrics.get(name, 0) + share * term.detach()
     metrics["gradient_norm"] = nn.utils.clip_grad_norm_(state.student.parameters(), training.gradient_clip)

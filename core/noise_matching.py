@@ -46,6 +46,16 @@ class NoiseMatching:
     stride: int
     precision: torch.dtype
 
+    @property
+    def parts(self) -> int:
+        """One for each visited state."""
+        return self.method.noise_matching_steps
+
+    @property
+    def passes(self) -> int:
+        """A direction is the difference of two passes."""
+        return 2 if self.method.features.direction_weight else 1
+
     def __call__(self, student: TappedUNet, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the loss and its unweighted terms, state by state; each is that state's share of the sum."""
         states = self.method.noise_matching_steps

@@ -27,6 +27,7 @@ from core.judges import check_judge
 from core.latents import LatentSet, prepare_latents
 from core.loop import train
 from core.optimisation import choose_precision
+from core.ranks import ALONE, Ranks
 from core.samples import SampleGrid, prepare_samples
 from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec
 from core.stopping import StopRequest
@@ -61,6 +62,9 @@ class Job:
     fetched_teacher, fetched_captions
         The folder and the file that the specification's teacher and captions were fetched into, where they
         lie where core does not read.
+    ranks
+        This process among those that do the job together. All train; the first alone writes, evaluates and
+        exports.
     """
 
     spec: DistillationSpec
@@ -71,23 +75,29 @@ class Job:
     stop: StopRequest
     fetched_teacher: Path | None = None
     fetched_captions: Path | None = None
+    ranks: Ranks = ALONE
 
 
 def run_job(job: Job) -> None:
     """Do the job's work, from wherever an earlier run of it stopped."""
-    remove_leftovers(job.workdir)
-    spec, events = job.spec, job.events
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    spec, events, ranks = job.spec, job.events, job.ranks
+    if ranks.is_first:
+        remove_leftovers(job.workdir)
+    ranks.share(spec.training.batch_size)
 
     events.phase("captions")
     info = resolve_teacher(spec.teacher, job.teachers, job.fetched_teacher)
     choice = choose_student(info.unet_config, spec.student, info.prompt_tokens)
+    if not ranks.is_first:
+        ranks.wait()  # until the first has written them
     captions = prepare_captions(spec, job.workdir / "captions", job.teachers, job.fetched_captions)
+    if ranks.is_first:
+        ranks.wait()
     report_captions(captions, spec, events)
     check_judge(spec.evaluation)
 
     events.phase("latents")
-    teacher = load_teacher(info, device, choose_precision(spec.training, device))
+    teacher = load_teacher(info, ranks.device, choose_precision(spec.training, ranks.device))
     with attention_kernels(teacher):
         _distil(job, teacher, choice, captions)
 
@@ -95,7 +105,9 @@ def run_job(job: Job) -> None:
 def _distil(job: Job, teacher: Teacher, choice: StudentChoice, captions: CaptionSet) -> None:
     """Do all that runs the teacher: the stages from the latents on."""
     spec, events = job.spec, job.events
-    latents = prepare_latents(teacher, captions, spec.latents, spec.seed, job.cache, events, job.stop)
+    latents = prepare_latents(
+        teacher, captions, spec.latents, spec.seed, job.cache, events, job.stop, job.ranks
+    )
 
     events.phase("training")
     samples = prepare_samples(Artist(teacher, teacher.unet, spec.evaluation), captions, spec)
@@ -107,6 +119,8 @@ def _distil(job: Job, teacher: Teacher, choice: StudentChoice, captions: Caption
         events.phase("few_step")
         student = _transfer(job, spec.few_step, teacher, student, batches, samples)
 
+    if not job.ranks.is_first:
+        return
     events.phase("evaluation")
     student = as_exported(student, teacher)
     values = _evaluate(job, teacher, choice, student, captions)
@@ -138,7 +152,9 @@ def _train(
         samples.save_sample(artist, step, job.workdir / "samples", job.events)
 
     checkpoints = job.workdir / CHECKPOINTS
-    return train(teacher, student, batches, job.spec, checkpoints, draw_samples, job.events, job.stop)
+    return train(
+        teacher, student, batches, job.spec, checkpoints, draw_samples, job.events, job.stop, job.ranks
+    )
 
 
 def _transfer(
@@ -155,7 +171,16 @@ def _transfer(
 
     checkpoints = job.workdir / CHECKPOINTS
     return transfer(
-        teacher, student, batches, job.spec, few_step, checkpoints, draw_samples, job.events, job.stop
+        teacher,
+        student,
+        batches,
+        job.spec,
+        few_step,
+        checkpoints,
+        draw_samples,
+        job.events,
+        job.stop,
+        job.ranks,
     )
 
 

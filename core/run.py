@@ -1,5 +1,7 @@
 """One job's work as a process: ``python -m core.run --spec spec.json --workdir W --teachers DIR``.
 
+Under ``core.elastic`` it is one of several, the ranks of the job.
+
 Exit status: 0 finished; 75 stopped by SIGTERM, resumable by the same command; 1 failed, with a ``failed``
 event as the last line of ``events.jsonl``; 74 failed because the disk is so full that not even that line
 could be written.
@@ -11,7 +13,8 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,14 +22,18 @@ from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from transformers.utils import logging as transformers_logging
 
+from core.child_process import die_with_parent
 from core.errors import CoreError, OutOfMemoryError, StorageFullError
 from core.events import EventWriter
 from core.logs import configure_from_environment
 from core.pipeline import Job, run_job
+from core.rank_ends import AGENT_VARIABLE, Failure, RankEnds
+from core.ranks import ALONE, Ranks
 from core.spec import DistillationSpec
 from core.stopping import Stopped, StopRequest
 
 FINISHED, FAILED, STOPPED, DISK_FULL = 0, 1, os.EX_TEMPFAIL, os.EX_IOERR
+CRASHED = os.EX_SOFTWARE
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 logger = logging.getLogger("core")
@@ -41,7 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         library.disable_progress_bar()
     stop = StopRequest()
     stop.listen()
+    if (ends := RankEnds.of_this_process(os.environ)) is not None:
+        return _run_as_rank(options, stop, ends)
     events = EventWriter(options.workdir / "events.jsonl")
+    try:
+        status, failure = _run(options, stop, ALONE, events)
+        return status if failure is None else _tell(lambda: events.write("failed", **asdict(failure)))
+    finally:
+        with contextlib.suppress(OSError):  # what a full disk did not take is lost, and was told of above
+            events.close()
+
+
+def _run(
+    options: argparse.Namespace, stop: StopRequest, ranks: Ranks, events: EventWriter
+) -> tuple[int, Failure | None]:
+    """Do the work; the status to end with, and why if it failed."""
     try:
         job = Job(
             spec=DistillationSpec.model_validate_json(options.spec.read_bytes()),
@@ -52,25 +73,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stop=stop,
             fetched_teacher=options.fetched_teacher,
             fetched_captions=options.fetched_captions,
+            ranks=ranks,
         )
         run_job(job)
     except Stopped:
         logger.info("stopped as asked; the same command goes on from here")
-        return STOPPED
+        return STOPPED, None
     # The boundary of the process: whatever went wrong, the user gets a reason and the log a traceback.
     except Exception as error:
         logger.exception("the job failed")
-        failure = explain(error)
-        return _tell(failure, events)
-    finally:
-        with contextlib.suppress(OSError):  # what a full disk did not take is lost, and was told of above
-            events.close()
+        told = explain(error)
+        return FAILED, Failure(told.reason, told.message, told.hint)
+    return FINISHED, None
+
+
+def _run_as_rank(options: argparse.Namespace, stop: StopRequest, ends: RankEnds) -> int:
+    """Do one rank's work and leave word of its end.
+
+    A failure without a reason may be no more than the death of another rank, which breaks whatever is waited
+    for together. It counts as a crash, or where all were told to stop, as that.
+    """
+    die_with_parent(int(os.environ[AGENT_VARIABLE]))
+    if ends.failure() is not None:
+        return FINISHED  # started again for nothing: a rank found that the job cannot succeed
+    ends.forget(int(os.environ["RANK"]))
+    ranks = Ranks.join(os.environ)
+    events = EventWriter(options.workdir / "events.jsonl" if ranks.is_first else None)
+    status, failure = _run(options, stop, ranks, events)
+    if failure is not None and failure.reason == CoreError.reason and ranks.count > 1:
+        if not stop.requested:
+            return CRASHED
+        status, failure = STOPPED, None
+    left = _tell(lambda: ends.leave(ranks.rank, status, failure))
+    if left == DISK_FULL or failure is not None:
+        return left
+    if status == FINISHED:
+        ranks.leave()
     return FINISHED
 
 
-def _tell(failure: CoreError, events: EventWriter) -> int:
+def _tell(tell: Callable[[], None]) -> int:
+    """Tell of a failure, unless the disk is so full that not even that can be written."""
     try:
-        events.write("failed", reason=failure.reason, message=failure.message, hint=failure.hint)
+        tell()
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise

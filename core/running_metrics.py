@@ -6,6 +6,7 @@ import time
 import torch
 
 from core.events import EventWriter
+from core.ranks import ALONE, Ranks
 
 
 class RunningMetrics:
@@ -15,10 +16,12 @@ class RunningMetrics:
     ----------
     events
         Where to report.
+    ranks
+        Whose means are reported; they report at the same steps.
     """
 
-    def __init__(self, events: EventWriter) -> None:
-        self._events = events
+    def __init__(self, events: EventWriter, ranks: Ranks = ALONE) -> None:
+        self._events, self._ranks = events, ranks
         self._sums: dict[str, torch.Tensor] = {}
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
 
@@ -40,7 +43,7 @@ class RunningMetrics:
 
         What is not finite is reported as None.
         """
-        means = (torch.stack(list(self._sums.values())) / self._steps).tolist()
+        means = self._ranks.mean(torch.stack(list(self._sums.values())) / self._steps).tolist()
         self.pause()
         named = dict(zip(self._sums, means, strict=True))
         values = {name: mean if math.isfinite(mean) else None for name, mean in named.items()}

@@ -9,7 +9,7 @@ What a user asks of a running job is only noted: its worker reads it with the ne
 write a checkpoint and gives the job back, and giving back moves the job to where the request wants it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -122,6 +122,7 @@ def create_job(
     idempotency: IdempotencyKey | None = None,
     job_id: str | None = None,
     quotas: Quotas = NO_LIMITS,
+    memory_bytes: int | None = None,
 ) -> Job:
     """Write a queued job with its first event.
 
@@ -144,6 +145,8 @@ def create_job(
         Id of the new job; made from ``now`` by default. A returned job with another id is a replay.
     quotas
         Limits of tenants that have none of their own.
+    memory_bytes
+        What its training takes, where the queue was chosen by that.
 
     Returns
     -------
@@ -170,6 +173,7 @@ def create_job(
         priority=options.priority,
         max_runtime_s=options.max_runtime_s,
         not_before=options.not_before,
+        memory_bytes=memory_bytes,
         last_sequence=1,
         hinted_at=now,
         created_at=now,
@@ -279,8 +283,9 @@ def claim_next(
     now: datetime,
     lease_seconds: float,
     quotas: Quotas = NO_LIMITS,
+    lesser: Sequence[str] = (),
 ) -> Claim | None:
-    """Take the job of a queue whose turn it is.
+    """Take the job whose turn it is, of the queues that a worker serves.
 
     First goes the tenant with the fewest running jobs, of several the one that was served longest ago; of its
     jobs the one of highest priority, then the oldest. So no tenant can hold up another, however many jobs it
@@ -293,6 +298,8 @@ def claim_next(
         An open transaction.
     queue
         Jobs of this queue.
+    lesser
+        And of these, all as if they waited in one.
     worker
         Its name.
     now
@@ -307,7 +314,7 @@ def claim_next(
     Claim or None
         None when no job waits that may be taken.
     """
-    waits = and_(Job.status == "queued", Job.queue == queue, is_due(now))
+    waits = and_(Job.status == "queued", Job.queue.in_([queue, *lesser]), is_due(now))
     has_waiting = exists().where(Job.tenant_id == Tenant.id, waits).correlate(Tenant)
     tenant_ids = session.scalars(
         select(Tenant.id)

@@ -193,6 +193,7 @@ class Job(OfTenant, Base):
     starts the count anew. Checkpoints of attempts up to ``scratch_attempt`` are not continued from.
     ``micro_batch_size`` takes the specification's place once the memory was found too small for it.
     ``save_requested`` and ``sample_requested`` stand until the worker has handed the wish to the trainer.
+    ``memory_bytes`` is what the training was counted to take when its queue was chosen by that.
     """
 
     __tablename__ = "jobs"
@@ -248,6 +249,7 @@ class Job(OfTenant, Base):
     claimed_at: Mapped[datetime | None]
     scratch_attempt: Mapped[int] = mapped_column(default=0)
     micro_batch_size: Mapped[int | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     worker: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
     lease_expires_at: Mapped[datetime | None]

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from core.logs import LogFormat
 from core.object_references import ObjectReference
+from store.accelerators import AcceleratorClass, lesser_queues, parse_classes
 from store.addresses import Network, parse_networks
 from store.errors import MissingSettingError
 
@@ -167,6 +168,18 @@ class Settings(BaseSettings):
     generation_keep_seconds: float = Field(
         default=86_400, gt=0, description="Generations are deleted with their pictures after so long."
     )
+    accelerator_classes: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Classes of accelerators of this installation, from the least to the greatest, separated "
+        "by commas, as cpu,gpu=24,gpu-80gb=80: a queue each, with the memory in GiB that chooses a job's. A "
+        "worker serves its WORKER_QUEUE and those before it. One queue when empty.",
+    )
+    worker_processes: int = Field(
+        default=1,
+        ge=1,
+        description="Accelerators that a job has on this worker, a process for each; no more than its batch "
+        "has samples.",
+    )
     lease_seconds: float = Field(default=60, gt=0, description="A job is taken back this long after a beat.")
     heartbeat_seconds: float = Field(default=10, gt=0, description="Pause between a worker's heartbeats.")
     cancel_grace_seconds: float = Field(
@@ -287,12 +300,20 @@ class Settings(BaseSettings):
                 raise ValueError("each key must be 32 bytes in URL-safe Base64")
         return value
 
-    @field_validator("s3_caption_prefixes", "s3_teacher_prefixes", "cors_origins", mode="before")
+    @field_validator(
+        "s3_caption_prefixes", "s3_teacher_prefixes", "cors_origins", "accelerator_classes", mode="before"
+    )
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return [entry.strip() for entry in value.split(",") if entry.strip()]
         return value
+
+    @field_validator("accelerator_classes")
+    @classmethod
+    def _check_classes(cls, classes: list[str]) -> list[str]:
+        parse_classes(classes)
+        return classes
 
     @field_validator("cors_origins")
     @classmethod
@@ -325,6 +346,16 @@ class Settings(BaseSettings):
         held = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
         spelt = {urlsplit(url).password for url in (self.database_url, self.redis_url)}
         return held | {form for password in spelt if password for form in (password, unquote(password))}
+
+    @property
+    def classes(self) -> list[AcceleratorClass]:
+        """Classes of accelerators, from the least to the greatest."""
+        return parse_classes(self.accelerator_classes)
+
+    @property
+    def lesser_queues(self) -> list[str]:
+        """Queues that a worker serves beside its own."""
+        return lesser_queues(self.classes, self.worker_queue)
 
     @property
     def captions_folder(self) -> Path:

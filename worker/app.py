@@ -17,6 +17,7 @@ import threading
 from functools import lru_cache
 
 from celery import signals
+from kombu import Queue
 
 from store import logs
 from store.database import Engine, create_engine
@@ -39,6 +40,7 @@ app.conf.update(
     broker_connection_max_retries=None,
     task_acks_late=False,
     task_default_queue=get_settings().worker_queue,
+    task_queues=[Queue(name) for name in (get_settings().worker_queue, *get_settings().lesser_queues)],
     worker_concurrency=1,
     worker_disable_prefetch=True,
     worker_pool="threads",

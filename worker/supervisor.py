@@ -144,4 +144,5 @@ class Supervisor:
                 now=self._clock(session),
                 lease_seconds=self._settings.lease_seconds,
                 quotas=Quotas.by_default(self._settings),
+                lesser=self._settings.lesser_queues,
             )

@@ -5,6 +5,7 @@ worker's group does not reach it: the supervisor alone decides when it stops.
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -20,15 +21,26 @@ STOPPED_EXIT_CODE = os.EX_TEMPFAIL
 FAILED_EXIT_CODE = 1
 DISK_FULL_EXIT_CODE = os.EX_IOERR
 
+RESTARTS = 2
+"""How often processes that crash start again, together, before it counts as a crash of the trainer."""
+
 CommandBuilder = Callable[[Path, Path], Sequence[str]]
 """Makes the trainer's command from the paths of the specification and the work folder."""
 
 
 def core_command(settings: Settings) -> CommandBuilder:
-    """Make the command builder for the real trainer, ``core.run``."""
+    """Make the command builder for the real trainer, ``core.run``, or several under ``core.elastic``."""
 
     def build(spec: Path, work_dir: Path) -> list[str]:
-        command = [sys.executable, "-m", "core.run", "--spec", str(spec), "--workdir", str(work_dir)]
+        processes = settings.worker_processes
+        if processes > 1:
+            training = json.loads(spec.read_text(encoding="utf-8"))["training"]
+            processes = min(processes, training["batch_size"])
+        command = [sys.executable]
+        if processes > 1:
+            command += ["-m", "core.elastic", "--standalone", "--nproc-per-node", str(processes)]
+            command += ["--max-restarts", str(RESTARTS)]
+        command += ["-m", "core.run", "--spec", str(spec), "--workdir", str(work_dir)]
         command += ["--cache", str(settings.cache_dir.resolve())]
         for folder in settings.teachers_dirs:
             command += ["--teachers", str(folder.resolve())]

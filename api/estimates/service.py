@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from api.captions.service import count_captions
 from api.estimates import schemas
+from api.jobs.placing import place_job
 from api.jobs.requests import Submission
 from api.jobs.validation import resolve_spec
 from api.tenant_services import TenantServices
@@ -43,7 +44,7 @@ def estimate(services: TenantServices, submission: Submission) -> schemas.Estima
     teacher = find_teacher(spec.teacher, settings.teachers_dirs)
     teachers = {known.id: known for known in list_teachers(settings.teachers_dirs)}
     counted = estimate_job(teacher, spec, caption_count=_caption_count(spec, teachers))
-    job, spans = _latest_whole_run(services, spec.teacher)
+    job, spans = _latest_whole_run(services, spec.teacher, place_job(spec, settings).queue)
     seconds = None
     if job is not None:
         earlier = DistillationSpec.model_validate(job.spec)
@@ -68,12 +69,14 @@ def _caption_count(spec: DistillationSpec, teachers: Mapping[str, TeacherInfo]) 
     return count_captions(teacher.caption_set)
 
 
-def _latest_whole_run(services: TenantServices, teacher: str) -> tuple[Job | None, list[PhaseSpan]]:
-    """Find the newest job of a teacher that succeeded at its first attempt on this service's queue."""
+def _latest_whole_run(
+    services: TenantServices, teacher: str, queue: str
+) -> tuple[Job | None, list[PhaseSpan]]:
+    """Find the newest job of a teacher that succeeded at its first attempt from the same queue."""
     with services.transaction() as session:
         page = list_jobs(session, teacher=teacher, status="succeeded", limit=LOOKED_AT)
         for job in page.items:
-            if job.attempt == 1 and job.queue == services.settings.worker_queue:
+            if job.attempt == 1 and job.queue == queue:
                 return job, list_phases(session, job.id)
     return None, []
 

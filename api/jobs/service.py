@@ -13,6 +13,7 @@ from typing import Any, Literal
 from api.errors import WeightsLeftOutError, WeightsNotReadyError
 from api.idempotency import Carried, carried_before, carry_out_once, key_of
 from api.jobs import schemas
+from api.jobs.placing import place_job
 from api.jobs.requests import Submission, changed_submission
 from api.jobs.validation import resolve_spec
 from api.pagination import ListPage
@@ -58,13 +59,15 @@ def submit_job(services: TenantServices, submission: Submission, idempotency_key
 
 def _write_job(services: TenantServices, submission: Submission, key: IdempotencyKey | None) -> Carried:
     spec = resolve_spec(submission.spec, services.settings, services.remote_objects)
+    place = place_job(spec, services.settings)
 
     def write(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
         job = jobs.create_job(
             session,
             spec=spec,
             options=_timely(submission.options, now),
-            queue=services.settings.worker_queue,
+            queue=place.queue,
+            memory_bytes=place.memory_bytes,
             now=now,
             idempotency=key,
             quotas=Quotas.by_default(services.settings),

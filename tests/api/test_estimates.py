@@ -108,3 +108,25 @@ def test_what_would_be_refused_is_refused(offline: httpx.Client, change: dict[st
     answer = offline.post("/estimates", json=SPEC | change)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == field
+
+
+def test_a_job_is_put_into_the_least_class_that_holds_it_or_refused(
+    api_settings: Settings, serve: Callable[..., Any], http: httpx.Client
+) -> None:
+    needed = http.post("/estimates", json=SPEC).json()["training_memory_bytes"]
+    one = needed / 2**30
+
+    def queue_of(*sizes: float) -> str | None:
+        classes = [f"{name}={size}" for name, size in zip(("small", "great"), sizes, strict=True)]
+        with serve(api_settings.model_copy(update={"accelerator_classes": classes})) as http:
+            for path in ("/estimates", "/jobs"):
+                answer = http.post(path, json=SPEC)
+                if answer.status_code == 422:
+                    assert "GiB at its peak" in answer.json()["errors"][0]["message"]
+            return None if answer.status_code == 422 else answer.raise_for_status().json()["queue"]
+
+    assert [queue_of(one * 1.01, 80), queue_of(one / 2, 80), queue_of(one / 4, one / 2)] == [
+        "small",
+        "great",
+        None,
+    ]

@@ -81,6 +81,8 @@ class Climb:
     def __init__(self, height: float, beyond: float) -> None:
         self.height, self.beyond = height, beyond
 
+    parts = passes = 1
+
     def __call__(self, student: TappedUNet, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
         climbed = student.unet.conv_in.bias[0]
         loss = 1 - climbed

@@ -1,6 +1,7 @@
 """Whose job a worker takes next: tenants take turns, and one at its limit is passed over."""
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
@@ -27,20 +28,28 @@ class Yard:
         self.spec = spec
         self.now = now
 
-    def submit(self, tenant: str, *, priority: int = 0) -> str:
+    def submit(self, tenant: str, *, priority: int = 0, queue: str = "cpu") -> str:
         self.now += timedelta(seconds=1)
         with transaction(self.engine) as session:
             tenant_id = ensure_tenant(session, tenant, now=self.now)
         with transaction(self.engine, tenant_id=tenant_id) as session:
             options = JobOptions(priority=priority)
-            job = jobs.create_job(session, spec=self.spec, queue="cpu", now=self.now, options=options)
+            job = jobs.create_job(session, spec=self.spec, queue=queue, now=self.now, options=options)
         return job.id
 
-    def claim(self, quotas: Quotas = NO_LIMITS, queue: str = "cpu") -> jobs.Claim | None:
+    def claim(
+        self, quotas: Quotas = NO_LIMITS, queue: str = "cpu", lesser: Sequence[str] = ()
+    ) -> jobs.Claim | None:
         self.now += timedelta(seconds=1)
         with transaction(self.engine) as session:
             return jobs.claim_next(
-                session, queue=queue, worker="w", now=self.now, lease_seconds=60, quotas=quotas
+                session,
+                queue=queue,
+                lesser=lesser,
+                worker="w",
+                now=self.now,
+                lease_seconds=60,
+                quotas=quotas,
             )
 
     def owner(self, claim: jobs.Claim | None) -> str | None:
@@ -180,3 +189,37 @@ def test_nobody_starves_and_nobody_has_more_than_one_too_many(
         running[owner] += 1
     for tenant, left in waiting.items():
         assert left == 0 or running[tenant] == limit
+
+
+CLASSES = ["cpu", "gpu", "gpu-80gb"]
+SUBMITTED = st.tuples(st.sampled_from("abc"), st.sampled_from(CLASSES), st.integers(-2, 2))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(crowd=st.lists(SUBMITTED, max_size=10), workers=st.lists(st.sampled_from(CLASSES), max_size=14))
+def test_workers_of_every_class_are_fair_and_idle_only_where_nothing_is_for_them(
+    yard: Yard, crowd: list[tuple[str, str, int]], workers: list[str]
+) -> None:
+    """Whoever asks gets what a model of the rules gives, in whatever order workers ask."""
+    with yard.engine.begin() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+        connection.execute(text("UPDATE tenants SET claimed_at = NULL"))
+    waiting = {
+        yard.submit(tenant, priority=priority, queue=queue): (tenant, queue, priority)
+        for tenant, queue, priority in crowd
+    }
+    running: Counter[str] = Counter()
+    for worker in workers:
+        lesser = CLASSES[: CLASSES.index(worker)]
+        claim = yard.claim(queue=worker, lesser=lesser)
+        fits = {job: told for job, told in waiting.items() if told[1] in {worker, *lesser}}
+        if claim is None:
+            assert not fits
+            continue
+        tenant, queue, _ = fits[claim.job_id]
+        assert running[tenant] == min(running[other] for other, _, _ in fits.values())
+        own = [(-priority, job) for job, (owner, _, priority) in fits.items() if owner == tenant]
+        assert claim.job_id == min(own)[1]
+        assert queue == worker or queue in lesser
+        del waiting[claim.job_id]
+        running[tenant] += 1

@@ -1,5 +1,6 @@
 """The trainer's process and its command."""
 
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +28,18 @@ def test_the_command_names_every_folder_of_teachers(tmp_path: Path) -> None:
     teachers = [command[i + 1] for i, word in enumerate(command) if word == "--teachers"]
     assert teachers[:2] == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert command[command.index("--cache") + 1] == str(tmp_path / "cache")
+
+
+def test_a_job_has_as_many_processes_as_the_worker_accelerators_and_its_batch_samples(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    settings = Settings(database_url="postgresql://h/d", redis_url="redis://h", worker_processes=4)
+    for batch_size, processes in ((256, 4), (3, 3), (1, 1)):
+        spec.write_text(json.dumps({"training": {"batch_size": batch_size}}))
+        command = list(core_command(settings)(spec, tmp_path))
+        assert ("core.elastic" in command) == (processes > 1)
+        if processes > 1:
+            assert command[command.index("--nproc-per-node") + 1] == str(processes)
+        assert command[command.index("core.run") + 1 :][:2] == ["--spec", str(spec)]
 
 
 def test_killing_a_trainer_kills_its_children_too(tmp_path: Path, eventually: Callable[..., Any]) -> None:
