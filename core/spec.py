@@ -89,6 +89,9 @@ __all__ = [
 ]
 
 
+MOST_SAMPLER_STEPS = 998
+"""Two less than there are timesteps: with more, samplers begin at one that a model does not have."""
+
 SamplerName = Literal["pndm", "ddim", "ddim-trailing", "dpm-solver++"]
 
 
@@ -96,7 +99,7 @@ class LatentsSpec(SpecModel):
     """How the teacher draws its own training pictures, kept as latents."""
 
     sampler: Literal["pndm", "ddim", "dpm-solver++"] = "pndm"
-    steps: int = Field(default=25, ge=1, le=1_000)
+    steps: int = Field(default=25, ge=1, le=MOST_SAMPLER_STEPS)
     guidance_scale: float = Field(default=7.5, ge=1, le=30)
     batch_size: int = Field(default=16, ge=1, le=1_024)
 
@@ -141,8 +144,8 @@ class EvaluationSpec(SpecModel):
         description="Pictures per model, number of steps and split (drawn, text-only, held-out).",
     )
     sampler: SamplerName = "dpm-solver++"
-    steps: int = Field(default=20, ge=1, le=1_000)
-    more_steps: list[Annotated[int, Field(ge=1, le=1_000)]] = Field(
+    steps: int = Field(default=20, ge=1, le=MOST_SAMPLER_STEPS)
+    more_steps: list[Annotated[int, Field(ge=1, le=MOST_SAMPLER_STEPS)]] = Field(
         default=[], max_length=16, description="Further numbers of sampler steps to measure both models at."
     )
     guidance_scale: float = Field(default=7.5, ge=1, le=30)

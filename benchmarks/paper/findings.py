@@ -25,8 +25,8 @@ class Row:
         The captions.
     unet_calls
         U-Net passes that a picture takes; a guided step takes two.
-    parameters
-        Of the U-Net.
+    parameters, gmacs
+        Of the U-Net; thousand millions of multiplications for one pass of one picture.
     drawn_pictures
         How many captions the teacher drew for the job.
     scores
@@ -40,6 +40,7 @@ class Row:
     split: str
     unet_calls: int
     parameters: int
+    gmacs: float
     drawn_pictures: int
     scores: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
@@ -63,6 +64,7 @@ def rows_of(label: str, seed: int, result: Mapping[str, Any]) -> list[Row]:
                 split=split,
                 unet_calls=values["unet_calls"][model],
                 parameters=result[model]["parameters"],
+                gmacs=result[model]["gmacs"],
                 drawn_pictures=result["captions"]["drawn"],
                 scores=values[model],
                 intervals=values["intervals"][model],
@@ -86,16 +88,19 @@ def table(experiment: Experiment, rows: list[Row]) -> str:
     """Return the rows as a Markdown table: a line a label and number of U-Net calls, means over seeds."""
     splits = [split for split in SPLITS if any(row.split == split for row in rows)]
     heads = [f"{score.replace('_', ' ')}, {split.replace('_', '-')}" for split in splits for score in SCORES]
+    costs = ["parameters", "GMACs"] if experiment.axis == "parameters" else ["U-Net calls"]
     lines = [
-        f"| | U-Net calls | {' | '.join(heads)} |",
-        f"|---|---:|{'---:|' * len(heads)}",
+        f"| | {' | '.join([*costs, *heads])} |",
+        f"|---|{'---:|' * len([*costs, *heads])}",
     ]
     for label in ["teacher", *experiment.specs]:
         of_label = [row for row in rows if row.label == label]
         for calls in sorted({row.unet_calls for row in of_label}, reverse=True):
             same = [row for row in of_label if row.unet_calls == calls]
             cells = [_cell(same, split, score) for split in splits for score in SCORES]
-            lines.append(f"| {label} | {calls} | {' | '.join(cells)} |")
+            size = [f"{same[0].parameters:,}", f"{same[0].gmacs:.3f}"]
+            cost = size if experiment.axis == "parameters" else [str(calls)]
+            lines.append(f"| {label} | {' | '.join([*cost, *cells])} |")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """A plot for each experiment: the distance to the teacher's pictures, as an SVG."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,6 +11,17 @@ from benchmarks.paper.experiments import Experiment
 from benchmarks.paper.findings import Row
 
 SCORE = "frechet_distance"
+WIDE = 20  # times the least: more than that does not fit on a linear axis
+CLOSE = 1.2
+AXES: Mapping[str, Mapping[str, Callable[[Row], float]]] = {
+    "drawn pictures": {"drawn pictures": lambda row: row.drawn_pictures},
+    "parameters": {
+        "parameters of the U-Net": lambda row: row.parameters,
+        "GMACs a pass": lambda row: row.gmacs,
+    },
+    "U-Net calls": {"U-Net calls a picture": lambda row: row.unet_calls},
+}
+"""What an experiment's jobs are plotted against: a panel each."""
 COLOURS = {"drawn": "#4c72b0", "text_only": "#dd8452", "held_out": "#55a868"}
 # Readers search and copy the text, and the same figures give the same file.
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "condenser"})
@@ -28,13 +40,19 @@ def plot(experiment: Experiment, rows: list[Row], path: Path) -> None:
         The SVG to write.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
     if experiment.axis is None:
-        _bars(axes, experiment, rows)
+        _bars(figure.subplots(), experiment, rows)
     else:
-        _curves(axes, experiment, [row for row in rows if row.split == experiment.split])
-    axes.set_title(experiment.question)
-    axes.spines[["top", "right"]].set_visible(False)
+        shown = [row for row in rows if row.split == experiment.split]
+        costs = AXES[experiment.axis]
+        panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        for axes, (label, position) in zip(panels, costs.items(), strict=True):
+            _curves(axes, experiment, shown, label, position)
+        panels[0].set_ylabel(f"Fréchet distance, {experiment.split.replace('_', '-')}\n(less is better)")
+        panels[0].legend(frameon=False)
+    figure.suptitle(experiment.question)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -63,29 +81,32 @@ def _bars(axes: Axes, experiment: Experiment, rows: list[Row]) -> None:
     axes.legend(frameon=False)
 
 
-def _curves(axes: Axes, experiment: Experiment, rows: list[Row]) -> None:
-    """Draw the distance against the experiment's axis; labels that differ in a number alone are one curve."""
+def _curves(
+    axes: Axes, experiment: Experiment, rows: list[Row], label: str, position: Callable[[Row], float]
+) -> None:
+    """Draw the distance against what it costs; labels that differ in a number alone are one curve."""
     families: dict[str, list[Row]] = {}
     for row in rows:
         name = row.label.rpartition(", ")[2] if "," in row.label else row.label
         families.setdefault(_family(name, experiment), []).append(row)
     for name, members in families.items():
-        members.sort(key=lambda row: _position(row, experiment))
+        members.sort(key=position)
         axes.errorbar(
-            [_position(row, experiment) for row in members],
+            [position(row) for row in members],
             [row.scores[SCORE] for row in members],
             yerr=_error_bars(members),
             marker="o",
             capsize=2,
             label=name,
         )
+    values = [row.scores[SCORE] for row in rows]
+    if max(values) > WIDE * min(values):
+        axes.set_yscale("log")
     axes.set_xscale("log")
-    ticks = sorted({_position(row, experiment) for row in rows})
+    ticks = _ticks({position(row) for row in rows})
     axes.set_xticks(ticks, [_short(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel({"parameters": "parameters of the U-Net"}.get(str(experiment.axis), experiment.axis))
-    axes.set_ylabel(f"Fréchet distance, {experiment.split.replace('_', '-')}\n(less is better)")
-    axes.legend(frameon=False)
+    axes.set_xlabel(label)
 
 
 def _family(name: str, experiment: Experiment) -> str:
@@ -94,18 +115,19 @@ def _family(name: str, experiment: Experiment) -> str:
     return "block students" if experiment.axis == "parameters" and name.startswith("b-") else name
 
 
-def _position(row: Row, experiment: Experiment) -> int:
-    match experiment.axis:
-        case "parameters":
-            return row.parameters
-        case "drawn pictures":
-            return row.drawn_pictures
-        case _:
-            return row.unet_calls
+def _ticks(positions: set[float]) -> list[float]:
+    """Choose positions to label, leaving out those that would be written over the one before."""
+    ticks: list[float] = []
+    for position in sorted(positions):
+        if not ticks or position > CLOSE * ticks[-1]:
+            ticks.append(position)
+    return ticks
 
 
-def _short(number: int) -> str:
-    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number:,}"
+def _short(number: float) -> str:
+    if number < 1:
+        return f"{number:.2f}"
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number:,.0f}"
 
 
 def _error_bars(rows: list[Row]) -> list[list[float]] | None:

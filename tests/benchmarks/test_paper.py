@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.paper.experiments import Experiment, changed, every_experiment
-from benchmarks.paper.findings import Row, rows_of, table
+from benchmarks.paper.findings import Row, distinct, rows_of, table
 from benchmarks.paper.plots import plot
 from core.spec import DistillationSpec
 
@@ -47,8 +47,8 @@ def result(more_steps: dict[str, int]) -> dict:
 
     by_steps = {steps: compared(calls) for steps, calls in more_steps.items()}
     return {
-        "teacher": {"parameters": 12_000_000},
-        "student": {"parameters": 7_000_000},
+        "teacher": {"parameters": 12_000_000, "gmacs": 0.2},
+        "student": {"parameters": 7_000_000, "gmacs": 0.1},
         "captions": {"drawn": 200},
         "drawn": {**compared(40), "by_steps": by_steps},
         "text_only": compared(40),
@@ -74,9 +74,20 @@ def test_the_table_shows_means_over_the_seeds_with_the_widest_interval() -> None
 
     def row(seed: int, distance: float) -> Row:
         interval = {"frechet_distance": (distance - 0.1, distance + 0.1)}
-        return Row("without", seed, "drawn", 40, 7, 200, {"frechet_distance": distance}, interval)
+        return Row("without", seed, "drawn", 40, 7, 0.1, 200, {"frechet_distance": distance}, interval)
 
     assert "| without | 40 | 0.3 (0.1 to 0.5) |" in table(experiment, [row(0, 0.2), row(1, 0.4)])
+
+
+def test_the_table_of_sizes_shows_what_each_costs() -> None:
+    lines = table(EXPERIMENTS["sizes"], rows_of("b-small", 0, result({}))).splitlines()
+    assert lines[0].startswith("| | parameters | GMACs | frechet distance, drawn |")
+    assert lines[3].startswith("| b-small | 7,000,000 | 0.100 | 0.4 (")
+
+
+def test_a_teacher_measured_beside_several_students_is_one_row() -> None:
+    rows = [*rows_of("b-small", 0, result({})), *rows_of("b-tiny", 0, result({}))]
+    assert [row.label for row in distinct(rows) if row.split == "drawn"] == ["teacher", "b-small", "b-tiny"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from core.artist import Artist
 from core.sampling import SAMPLERS, build_sampler, draw_latents
-from core.spec import EvaluationSpec
+from core.spec import MOST_SAMPLER_STEPS, EvaluationSpec
 from core.teacher import Teacher
 
 PROMPTS, SEEDS = ["small cat", "large star"], [3, 2**62 + 1]
@@ -45,6 +45,13 @@ def test_draws_what_the_pipeline_draws(
         output_type="latent",
     ).images
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_most_steps_that_can_be_asked_for_are_timesteps_of_the_model(teacher: Teacher, name: str) -> None:
+    sampler = build_sampler(name, teacher.scheduler_config)
+    sampler.set_timesteps(EvaluationSpec(steps=MOST_SAMPLER_STEPS).steps)
+    assert sampler.timesteps.max() < sampler.config.num_train_timesteps
 
 
 def test_a_picture_does_not_depend_on_its_neighbours(teacher: Teacher) -> None:

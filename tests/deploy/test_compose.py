@@ -202,7 +202,7 @@ def test_prometheus_scrapes_services_that_are_there_at_their_ports() -> None:
     [discovered] = workers["dns_sd_configs"]
     assert set(discovered["names"]) == WORKERS
     assert f"WORKER_METRICS_PORT={discovered['port']}" in text("docker/worker.Dockerfile")
-    for name in ("api", *WORKERS, *INTERACTIVE):
+    for name in ("api", *WORKERS):
         assert "watched" in compose()["services"][name]["networks"]
 
 

@@ -56,6 +56,9 @@ def test_the_command_and_its_options_exist(
         if Path(argument).suffix in {".txt", ".parquet", ".zst", ".json"} and "://" not in argument:
             Path(argument).touch()  # the options want files that are there
     command, arguments = typer.main.get_command(cli._commands), _arguments(line)
+    at_once = {name for parameter in command.params if not parameter.expose_value for name in parameter.opts}
+    if set(arguments) <= at_once:  # such an option is carried out as it is read
+        return
     context = command.make_context("condenser", list(arguments))
     while isinstance(command, TyperGroup):
         name, subcommand, arguments = command.resolve_command(context, arguments)
