@@ -46,12 +46,15 @@ def finished(jobs: Any, engine: Engine) -> Callable[..., str]:
 
 
 def take(engine: Engine, worker: str = "w") -> generations.GenerationClaim:
-    with transaction(engine) as session:
-        claim = generations.claim_next_generation(
-            session, worker=worker, now=server_now(session), lease_seconds=60
-        )
-    assert claim is not None
-    return claim
+    """Claim what waits; while a reader's transaction holds its row it is passed over."""
+    for _ in range(100):
+        with transaction(engine) as session:
+            claim = generations.claim_next_generation(
+                session, worker=worker, now=server_now(session), lease_seconds=60
+            )
+        if claim is not None:
+            return claim
+    raise AssertionError("nothing waits")
 
 
 def test_teacher_and_student_are_drawn_as_they_were_evaluated_and_waited_for(

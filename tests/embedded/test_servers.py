@@ -28,7 +28,12 @@ def s3_client(stack: Stack, **changed: str) -> "S3Client":
         "s3",
         endpoint_url=stack.variables["S3_ENDPOINT_URL"],
         region_name=stack.variables["S3_REGION"],
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, proxies={}),
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            proxies={},
+            retries={"mode": "standard", "max_attempts": 8},  # for a server that has only just started
+        ),
         **(keys | changed),
     )
 

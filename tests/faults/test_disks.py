@@ -99,6 +99,7 @@ def test_a_trainer_that_cannot_even_say_so_says_it_by_its_exit_code(
     said = small_disk / "events.jsonl"
     eventually(lambda: said.exists() and said.read_text(), timeout_seconds=60)
     trainer.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, trainer.pid, os.WSTOPPED)  # until then it may go on writing
     # The rest of the page that the events lie in is taken as well.
     with said.open("a") as file:
         file.write(" " * (PAGE_BYTES - said.stat().st_size % PAGE_BYTES - 1) + "\n")
