@@ -201,6 +201,8 @@ def test_an_object_store_that_crashes_under_a_checkpoint_and_under_the_student_i
     job_id = workplace.submit_job()
     send_job_hint(workplace.settings, job_id, "cpu")
     trainer = at_step(job_id, 2)
+    # Its sample of step 3 is on its way: repeated, it would stand before the checkpoint.
+    eventually(lambda: "sample" in {event.type for event in workplace.events(job_id)})
     with servers.without("seaweedfs"):
         send_on(job_id, 3)
         eventually(lambda: "store checkpoints/step-00000004: will be repeated" in log(), timeout_seconds=30)
