@@ -1,4 +1,4 @@
-"""Whose turn it is, as `store.jobs.claim_next` has it in SQL: the same rule over lists in memory.
+"""Whose turn it is, as `store.turns.claim_next` has it in SQL: the same rule over lists in memory.
 
 A simulation makes hundreds of thousands of claims in a minute, which Postgres does not.
 `tests/benchmarks/test_simulate_fleet.py` holds this rule against the SQL.

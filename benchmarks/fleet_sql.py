@@ -78,7 +78,7 @@ def measure(engine: Engine, settings: Settings) -> dict[str, list[float]]:
 
     def claim() -> None:
         with transaction(engine) as session:
-            taken = jobs.claim_next(
+            taken = turns.claim_next(
                 session, queue="cpu", worker="w", now=server_now(session), lease_seconds=3_600
             )
         claims.append(taken) if taken is not None else None

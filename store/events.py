@@ -65,6 +65,14 @@ def insert_events(session: Session, job: Job, events: Sequence[NewEvent], *, now
     session.execute(insert(JobEvent), rows)
 
 
+def note_event(session: Session, job: Job, event: NewEvent, *, now: datetime) -> None:
+    """Write an event, and with it what the caller has changed on the job, whose row it has locked."""
+    job.last_sequence += 1
+    job.updated_at = now
+    session.flush()
+    insert_events(session, job, [event], now=now)
+
+
 def record_move(session: Session, job: Job, ending: Ending, *, now: datetime) -> None:
     """Write the transition to the job's new status and the event that tells of it, under one number.
 

@@ -9,17 +9,16 @@ What a user asks of a running job is only noted: its worker reads it with the ne
 write a checkpoint and gives the job back, and giving back moves the job to where the request wants it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, cast, delete, exists, extract, func, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, extract, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session
 
 from core.spec import DistillationSpec
-from store.database import Page
 from store.endings import (
     CANCELLED,
     GOOD_END,
@@ -34,42 +33,34 @@ from store.endings import (
 )
 from store.errors import (
     CancelRequestedError,
-    InvalidCursorError,
     JobFinishedError,
     JobNotEndedError,
-    JobNotTrainingError,
     JobRunningError,
     LeaseLostError,
-    NotFoundError,
 )
 from store.events import (
     CANCEL_REQUESTED_EVENT,
     PAUSE_REQUESTED_EVENT,
     PAUSE_WITHDRAWN_EVENT,
-    SAMPLE_REQUESTED_EVENT,
-    SAVE_REQUESTED_EVENT,
     WARNING_EVENT,
     NewEvent,
-    insert_events,
+    note_event,
     record_move,
 )
 from store.idempotency import IdempotencyKey, reserve
 from store.ids import new_job_id, parse_job_id
 from store.job_options import JobOptions
-from store.leases import STEP_WISHES, StepWish, lock_under_lease, run_seconds, stop_wish
+from store.job_queries import get_job, is_due
+from store.leases import lock_under_lease, run_seconds, stop_wish
 from store.micro_batch import micro_batch_of, smaller_micro_batch, with_micro_batch
-from store.models import TERMINAL_STATUSES, DeletedJob, Job, Phase, Status, Tenant
+from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status
 from store.quotas import (
     NO_LIMITS,
     Quotas,
     check_return,
     check_submission,
-    is_below_running_limit,
-    lock_tenant,
-    may_run_more,
-    running_jobs_of_tenant,
-    try_lock_tenant,
 )
+from store.step_wishes import STEP_WISHES
 from store.stored_bytes import bytes_of_job, count_bytes
 from store.tenancy import tenant_of
 
@@ -80,14 +71,6 @@ ALLOWED_MOVES: Mapping[Status, frozenset[Status]] = {
     "succeeded": frozenset(),
     "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
-}
-
-STEP_PHASES: frozenset[Phase] = frozenset({"training", "few_step"})
-"""The phases whose work goes in steps, between which a trainer can be asked for something."""
-
-_STEP_WISH_EVENTS: Mapping[StepWish, str] = {
-    "checkpoint": SAVE_REQUESTED_EVENT,
-    "sample": SAMPLE_REQUESTED_EVENT,
 }
 
 
@@ -187,66 +170,6 @@ def create_job(
     return written
 
 
-def get_job(session: Session, job_id: str, *, for_update: bool = False) -> Job:
-    """Read a job with its transitions, and lock it if asked; `NotFoundError` when there is none."""
-    query = select(Job).where(Job.id == parse_job_id(job_id)).options(selectinload(Job.transitions))
-    if for_update:
-        query = query.with_for_update(of=Job)
-    job = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-    if job is None:
-        raise NotFoundError("There is no such job.")
-    return job
-
-
-def list_jobs(
-    session: Session,
-    *,
-    after: str | None = None,
-    limit: int = 20,
-    status: Status | None = None,
-    teacher: str | None = None,
-    search: str | None = None,
-) -> Page[Job]:
-    """List jobs with their transitions, the newest first.
-
-    Parameters
-    ----------
-    session
-        An open transaction.
-    after
-        Cursor of the page before; new jobs never shift the pages that follow it.
-    limit
-        Most jobs to return.
-    status, teacher
-        Only jobs that have these.
-    search
-        Only jobs whose id, teacher or student holds every one of these words.
-    """
-    query = select(Job).options(selectinload(Job.transitions)).order_by(Job.id.desc()).limit(limit + 1)
-    if after is not None:
-        try:
-            query = query.where(Job.id < parse_job_id(after))
-        except NotFoundError:
-            raise InvalidCursorError("The cursor did not come from this service.", field="after") from None
-    if status is not None:
-        query = query.where(Job.status == status)
-    if teacher is not None:
-        query = query.where(Job.teacher == teacher)
-    if search is not None:
-        query = query.where(*_holds_words(search))
-    rows = list(session.scalars(query))
-    items = rows[:limit]
-    has_more = len(rows) > limit
-    return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
-
-
-def _holds_words(search: str) -> list[ColumnElement[bool]]:
-    """Conditions on a job that it is called so; a name such as ``width-0.75`` counts as two words."""
-    text = func.concat_ws(" ", cast(Job.id, Text), Job.teacher, Job.spec["student"].astext)
-    words = search.replace("-", " ").split()
-    return [text.icontains(word, autoescape=True) for word in words]
-
-
 def claim_job(
     session: Session, *, job_id: str, worker: str, now: datetime, lease_seconds: float
 ) -> Claim | None:
@@ -273,77 +196,6 @@ def claim_job(
         return None
     spec = with_micro_batch(job.spec, job.micro_batch_size)
     return Claim(job.id, job.tenant_id, job.attempt, job.lease_token, spec, job.scratch_attempt)
-
-
-def claim_next(
-    session: Session,
-    *,
-    queue: str,
-    worker: str,
-    now: datetime,
-    lease_seconds: float,
-    quotas: Quotas = NO_LIMITS,
-    lesser: Sequence[str] = (),
-) -> Claim | None:
-    """Take the job whose turn it is, of the queues that a worker serves.
-
-    First goes the tenant with the fewest running jobs, of several the one that was served longest ago; of its
-    jobs the one of highest priority, then the oldest. So no tenant can hold up another, however many jobs it
-    submits and however urgent it calls them. A tenant that may run no more is passed over, and so is a job
-    that somebody else is about to take or to change.
-
-    Parameters
-    ----------
-    session
-        An open transaction.
-    queue
-        Jobs of this queue.
-    lesser
-        And of these, all as if they waited in one.
-    worker
-        Its name.
-    now
-        Time of the claim.
-    lease_seconds
-        For how long.
-    quotas
-        Limits of tenants that have none of their own.
-
-    Returns
-    -------
-    Claim or None
-        None when no job waits that may be taken.
-    """
-    waits = and_(Job.status == "queued", Job.queue.in_([queue, *lesser]), is_due(now))
-    has_waiting = exists().where(Job.tenant_id == Tenant.id, waits).correlate(Tenant)
-    tenant_ids = session.scalars(
-        select(Tenant.id)
-        .where(has_waiting, is_below_running_limit(quotas))
-        .order_by(running_jobs_of_tenant(), Tenant.claimed_at.nulls_first(), Tenant.id)
-    ).all()
-    for position, tenant_id in enumerate(tenant_ids):
-        # Nobody waits for one tenant while holding another.
-        lock = lock_tenant if position == 0 else try_lock_tenant
-        tenant = lock(session, tenant_id)
-        if tenant is None or not may_run_more(session, tenant, quotas):
-            continue
-        job_id = session.scalar(
-            select(Job.id)
-            .where(Job.tenant_id == tenant_id, waits)
-            .order_by(Job.priority.desc(), Job.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        if job_id is not None:
-            tenant.claimed_at = now
-            return claim_job(session, job_id=job_id, worker=worker, now=now, lease_seconds=lease_seconds)
-    return None
-
-
-def is_due(now: datetime) -> ColumnElement[bool]:
-    """Condition on a queued job that a worker may take it at this time."""
-    is_time = Job.not_before.is_(None) | (Job.not_before <= now)
-    return and_(is_time, Job.cancel_requested.is_(False), Job.pause_requested.is_(False))
 
 
 def finish_succeeded(
@@ -408,7 +260,7 @@ def release_after_out_of_memory(
         f"{micro_batch_of(job.spec)}; the batch stays as large as it was."
     )
     job.micro_batch_size = smaller
-    _note(session, job, NewEvent(WARNING_EVENT, {"message": told}), now=now)
+    note_event(session, job, NewEvent(WARNING_EVENT, {"message": told}), now=now)
     return _give_back(session, job, ending, now=now, used=0, max_attempts=None)
 
 
@@ -492,7 +344,7 @@ def request_cancel(session: Session, *, job_id: str, now: datetime) -> Job:
         _move(session, job.id, job.status, "cancelled", now=now, ending=CANCELLED)
     elif not job.cancel_requested:
         job.cancel_requested = True
-        _note(session, job, NewEvent(CANCEL_REQUESTED_EVENT, {}), now=now)
+        note_event(session, job, NewEvent(CANCEL_REQUESTED_EVENT, {}), now=now)
     return get_job(session, job.id)
 
 
@@ -512,34 +364,7 @@ def request_pause(session: Session, *, job_id: str, now: datetime) -> Job:
         _move(session, job.id, "queued", "paused", now=now, ending=PAUSED)
     elif job.status == "running" and not job.pause_requested:
         job.pause_requested = True
-        _note(session, job, NewEvent(PAUSE_REQUESTED_EVENT, {}), now=now)
-    return get_job(session, job.id)
-
-
-def request_at_step(session: Session, *, job_id: str, wish: StepWish, now: datetime) -> Job:
-    """Ask a running training for a checkpoint or for pictures, by its worker's next heartbeat.
-
-    Returns
-    -------
-    Job
-        The job afterwards. Asking again, before the worker has heard, changes nothing.
-
-    Raises
-    ------
-    JobNotTrainingError
-        If it does not run, is at a phase without steps, or has been asked to stop.
-    """
-    job = get_job(session, job_id, for_update=True)
-    if job.status != "running":
-        raise JobNotTrainingError(f"The job is {job.status}: only a training that runs can be asked for it.")
-    if job.cancel_requested or job.pause_requested:
-        raise JobNotTrainingError("The job has been asked to stop; it writes a checkpoint as it does.")
-    if job.phase not in STEP_PHASES:
-        at = f"at its phase {job.phase}" if job.phase else "yet to begin its first phase"
-        raise JobNotTrainingError(f"The job is {at}: it can be asked for it while it trains.")
-    if not getattr(job, STEP_WISHES[wish]):
-        setattr(job, STEP_WISHES[wish], True)
-        _note(session, job, NewEvent(_STEP_WISH_EVENTS[wish], {}), now=now)
+        note_event(session, job, NewEvent(PAUSE_REQUESTED_EVENT, {}), now=now)
     return get_job(session, job.id)
 
 
@@ -558,7 +383,7 @@ def resume_job(session: Session, *, job_id: str, now: datetime, quotas: Quotas =
         check_return(session, job, quotas)
     elif job.pause_requested:
         job.pause_requested = False
-        _note(session, job, NewEvent(PAUSE_WITHDRAWN_EVENT, {}), now=now)
+        note_event(session, job, NewEvent(PAUSE_WITHDRAWN_EVENT, {}), now=now)
     return get_job(session, job.id)
 
 
@@ -631,14 +456,6 @@ def _get_unended(session: Session, job_id: str) -> Job:
     if job.status in TERMINAL_STATUSES:
         raise JobFinishedError(f"The job has already ended: it is {job.status}.")
     return job
-
-
-def _note(session: Session, job: Job, event: NewEvent, *, now: datetime) -> None:
-    """Write an event, and with it what the caller has changed on the job, whose row it has locked."""
-    job.last_sequence += 1
-    job.updated_at = now
-    session.flush()
-    insert_events(session, job, [event], now=now)
 
 
 def _give_back(

@@ -19,16 +19,11 @@ from store.errors import LeaseLostError
 from store.events import NewEvent, insert_events
 from store.models import PHASES, Artifact, ArtifactKind, Job, MetricPoint
 from store.progress import overall_progress
+from store.step_wishes import STEP_WISHES, StepWish
 from store.stored_bytes import count_bytes
 
 StopWish = Literal["cancel", "max_runtime", "pause"]
 """Why the holder of a lease shall stop."""
-
-StepWish = Literal["checkpoint", "sample"]
-"""What a trainer is asked to do between two of its steps, and then to go on."""
-
-STEP_WISHES: Mapping[StepWish, str] = {"checkpoint": "save_requested", "sample": "sample_requested"}
-"""The column in which each stands."""
 
 
 @dataclass(frozen=True)

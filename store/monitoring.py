@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import case, extract, func, select
 from sqlalchemy.orm import Session
 
-from store.jobs import is_due
+from store.job_queries import is_due
 from store.models import STATUSES, TERMINAL_STATUSES, Job, Status
 
 

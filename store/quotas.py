@@ -1,8 +1,8 @@
 """How much a tenant may have: the installation's defaults, and what the tenant's own row says instead.
 
 Queued jobs, stored bytes and captions are checked when a job is submitted, the number of running jobs when a
-worker takes one (`store.jobs.claim_next`). The tenant's row is locked meanwhile, so that requests at the same
-time cannot pass a limit together.
+worker takes one (`store.turns.claim_next`). The tenant's row is locked meanwhile, so that requests at the
+same time cannot pass a limit together.
 """
 
 from dataclasses import dataclass

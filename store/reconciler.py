@@ -22,7 +22,8 @@ from store.errors import UnavailableError
 from store.generations import count_waiting, expire_generations, remove_old_generations
 from store.idempotency import forget_expired
 from store.interactive_workers import forget_silent_interactive_workers
-from store.jobs import end_over_time, is_due, requeue_expired, settle_requests
+from store.job_queries import is_due
+from store.jobs import end_over_time, requeue_expired, settle_requests
 from store.models import Job
 from store.objects import ObjectStore
 from store.queue import count_hints, send_generation_hint, send_job_hint

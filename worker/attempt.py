@@ -19,9 +19,10 @@ from store.database import Clock, Engine, transaction
 from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError, UnusableInputError
 from store.jobs import Claim
-from store.leases import StepWish, StopWish, heartbeat
+from store.leases import StopWish, heartbeat
 from store.logs import child_environment
 from store.settings import Settings
+from store.step_wishes import StepWish
 from worker import monitoring
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Conclusion, Outcome

@@ -12,11 +12,12 @@ import threading
 from structlog.contextvars import bound_contextvars
 
 from store.database import Clock, Engine, server_now, transaction
-from store.jobs import Claim, claim_next
+from store.jobs import Claim
 from store.objects import ObjectStore
 from store.quotas import Quotas
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
+from store.turns import claim_next
 from worker import monitoring
 from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles

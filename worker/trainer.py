@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from store.leases import StepWish
 from store.settings import Settings
+from store.step_wishes import StepWish
 from worker.inputs import FetchedInputs
 
 STOPPED_EXIT_CODE = os.EX_TEMPFAIL

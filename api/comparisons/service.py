@@ -4,7 +4,7 @@ from api.comparisons import schemas
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec, list_teachers, student_name
 from store.errors import InvalidInputError
-from store.jobs import list_jobs
+from store.job_queries import list_jobs
 from store.models import Job
 
 

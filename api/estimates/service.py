@@ -15,7 +15,7 @@ from api.tenant_services import TenantServices
 from core.estimate import Estimate, estimate_job
 from core.spec import BundledCaptions, DistillationSpec, TeacherInfo, find_teacher, list_teachers
 from store.errors import InvalidInputError
-from store.jobs import list_jobs
+from store.job_queries import list_jobs
 from store.models import Job
 from store.phases import PhaseSpan, list_phases
 from store.remote_inputs import is_remote

@@ -9,7 +9,7 @@ from api.generations import schemas
 from api.idempotency import Carried, carry_out_once, key_of
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec, student_name
-from store import artifacts, generations, interactive_workers, jobs
+from store import artifacts, generations, interactive_workers, job_queries
 from store.database import Session, server_now
 from store.errors import InvalidInputError, JobNotSucceededError, NotFoundError
 from store.generations import Drawing
@@ -28,7 +28,7 @@ def generate(
     """Write a generation, or find the answer that the same request got before."""
 
     def write(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
-        job = jobs.get_job(session, job_id)
+        job = job_queries.get_job(session, job_id)
         drawings = [
             _drawing(session, job, choice, request, field=f"models.{position}.job_id")
             for position, choice in enumerate(request.models)
@@ -58,7 +58,7 @@ def _drawing(
     """Say how a model draws: as its job evaluated it, but for what the request wants otherwise."""
     if choice.job_id is not None:
         try:
-            job = jobs.get_job(session, choice.job_id)
+            job = job_queries.get_job(session, choice.job_id)
         except NotFoundError as error:
             raise InvalidInputError(error.detail, field=field) from error
     if job.status != "succeeded":

@@ -19,14 +19,14 @@ from api.jobs.validation import resolve_spec
 from api.pagination import ListPage
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec, UploadedCaptions
-from store import artifacts, caption_files, events, jobs, metrics
+from store import artifacts, caption_files, events, job_queries, jobs, metrics, step_wishes
 from store.database import Session, server_now
 from store.errors import InvalidInputError, NotFoundError
 from store.idempotency import IdempotencyKey, KeptAnswer
 from store.job_options import JobOptions
-from store.leases import StepWish
 from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Status
 from store.quotas import Quotas
+from store.step_wishes import StepWish
 
 FARTHEST_START = timedelta(days=366)
 
@@ -120,7 +120,7 @@ def clone_job(
     if (before := carried_before(services, key)) is not None:
         return before
     with services.transaction() as session:
-        job = jobs.get_job(session, job_id)
+        job = job_queries.get_job(session, job_id)
     options = JobOptions(priority=job.priority, max_runtime_s=job.max_runtime_s)
     return _write_job(services, changed_submission(job.spec, options, changes), key)
 
@@ -136,7 +136,7 @@ def list_jobs(
 ) -> ListPage[schemas.JobSummary]:
     """List jobs, the newest first."""
     with services.transaction() as session:
-        page = jobs.list_jobs(
+        page = job_queries.list_jobs(
             session, after=after, limit=limit, status=status, teacher=teacher, search=search
         )
     items = [schemas.JobSummary.of(job) for job in page.items]
@@ -146,7 +146,7 @@ def list_jobs(
 def read_job(services: TenantServices, job_id: str) -> schemas.Job:
     """Read one job."""
     with services.transaction() as session:
-        return schemas.Job.of(jobs.get_job(session, job_id))
+        return schemas.Job.of(job_queries.get_job(session, job_id))
 
 
 def has_ended(job: schemas.Job) -> bool:
@@ -178,7 +178,7 @@ def request_at_step(services: TenantServices, job_id: str, wish: StepWish) -> sc
     """Ask a running training for a checkpoint or for pictures."""
     with services.transaction() as session:
         now = server_now(session)
-        return schemas.Job.of(jobs.request_at_step(session, job_id=job_id, wish=wish, now=now))
+        return schemas.Job.of(step_wishes.request_at_step(session, job_id=job_id, wish=wish, now=now))
 
 
 def retry_job(
@@ -206,7 +206,7 @@ def read_events(services: TenantServices, job_id: str, *, after: int, limit: int
     with services.transaction() as session:
         page = events.list_events(session, job_id, after=after, limit=limit)
         if not page.items:
-            jobs.get_job(session, job_id)
+            job_queries.get_job(session, job_id)
     return EventBatch(
         events=[schemas.JobEvent.model_validate(event) for event in page.items],
         has_more=page.has_more,
@@ -219,7 +219,7 @@ def read_metrics(
 ) -> list[schemas.MetricSeries]:
     """Read a job's curves, each up to a number of points."""
     with services.transaction() as session:
-        job_id = jobs.get_job(session, job_id).id
+        job_id = job_queries.get_job(session, job_id).id
         series = []
         for name in metrics.list_metric_names(session, job_id):
             if names is not None and name not in names:
@@ -244,7 +244,7 @@ def list_files(
 ) -> list[schemas.StoredFile]:
     """List a job's files of some kinds, each with a link."""
     with services.transaction() as session:
-        job_id = jobs.get_job(session, job_id).id
+        job_id = job_queries.get_job(session, job_id).id
         rows = artifacts.list_artifacts(session, job_id, kinds=kinds)
     return [_stored_file(services, row) for row in rows]
 
@@ -252,7 +252,7 @@ def list_files(
 def list_checkpoints(services: TenantServices, job_id: str) -> list[schemas.Checkpoint]:
     """List a job's complete checkpoints, the one to resume from first."""
     with services.transaction() as session:
-        job_id = jobs.get_job(session, job_id).id
+        job_id = job_queries.get_job(session, job_id).id
         checkpoints = artifacts.list_checkpoints(session, job_id)
     return [
         schemas.Checkpoint(
@@ -267,7 +267,7 @@ def list_checkpoints(services: TenantServices, job_id: str) -> list[schemas.Chec
 def link_to_weights(services: TenantServices, job_id: str, form: WeightsForm) -> schemas.WeightsLink:
     """Make a link to the student of a job that has succeeded, in one of its forms."""
     with services.transaction() as session:
-        job = jobs.get_job(session, job_id)
+        job = job_queries.get_job(session, job_id)
         if job.status not in TERMINAL_STATUSES:
             raise WeightsNotReadyError(f"The job is {job.status}; its weights come when it has succeeded.")
         archive = artifacts.get_student_archive(session, job.id)

@@ -23,10 +23,10 @@ from store import artifacts
 from store.database import Session
 from store.errors import ConflictError, NotFoundError
 from store.events import list_latest_events
-from store.jobs import STEP_PHASES, get_job
-from store.leases import StepWish
+from store.job_queries import get_job
 from store.models import Artifact, ArtifactKind, JobEvent
 from store.phases import list_phases
+from store.step_wishes import STEP_PHASES, StepWish
 
 SHOWN_EVENTS = 100
 QUIET_EVENTS = ("metrics", "progress")

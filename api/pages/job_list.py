@@ -14,7 +14,7 @@ from api.pages.session import PageServices, ViewerDependency
 from api.pages.sizes import Size, known_teachers, student_size
 from api.tenant_services import TenantServices
 from core.spec import TeacherInfo
-from store.jobs import list_jobs
+from store.job_queries import list_jobs
 from store.models import Job, Status
 
 PAGE = 25

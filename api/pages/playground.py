@@ -25,7 +25,7 @@ from api.pages.session import MAY_CHANGE, PageServices, Viewer, ViewerDependency
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec
 from store.errors import ConflictError, InvalidInputError, NotFoundError
-from store.jobs import get_job, list_jobs
+from store.job_queries import get_job, list_jobs
 from store.models import Job
 
 OFFERED_JOBS = 100

@@ -14,7 +14,8 @@ from benchmarks.fault_campaign.service import MAX_ATTEMPTS
 from store.artifacts import get_student_archive
 from store.database import Session, transaction
 from store.events import list_events
-from store.jobs import ALLOWED_MOVES, get_job
+from store.job_queries import get_job
+from store.jobs import ALLOWED_MOVES
 from store.models import TERMINAL_STATUSES, Job
 from store.objects import ObjectStore
 

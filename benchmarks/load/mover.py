@@ -12,9 +12,10 @@ from typing import Any
 
 from store.database import create_engine, server_now, transaction
 from store.events import NewEvent
-from store.jobs import Claim, claim_next, finish_succeeded
+from store.jobs import Claim, finish_succeeded
 from store.leases import heartbeat, record_events
 from store.settings import get_settings
+from store.turns import claim_next
 
 REPORTS = 3
 REPORT_SECONDS = 1.0

@@ -17,7 +17,8 @@ from typing import Any
 from benchmarks.load.service import REPOSITORY
 from core.spec import DistillationSpec
 from store.database import create_engine, server_now, transaction
-from store.jobs import create_job, get_job
+from store.job_queries import get_job
+from store.jobs import create_job
 from store.objects import ObjectStore
 from store.settings import Settings, get_settings
 from worker.supervisor import Supervisor

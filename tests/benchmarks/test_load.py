@@ -19,7 +19,8 @@ from benchmarks.load.page import write_page
 from benchmarks.load.service import serving, started
 from core.spec import DistillationSpec
 from store.database import server_now, transaction
-from store.jobs import claim_job, create_job, finish_succeeded, get_job
+from store.job_queries import get_job
+from store.jobs import claim_job, create_job, finish_succeeded
 from store.leases import record_events
 from store.metrics import list_metric_names, list_metric_points
 from store.settings import Settings

@@ -41,7 +41,7 @@ def test_the_rule_takes_the_very_job_that_the_database_takes(
                 turns.submit(str(tenant_id), job.id, number=number, priority=priority)
             continue
         with transaction(engine) as session:
-            claim = jobs.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60)
+            claim = turns.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60)
         assert turns.claim(now.timestamp()) == (claim and (claim.tenant_id, claim.job_id))
         if claim is not None and ends:
             turns.end(claim.tenant_id)

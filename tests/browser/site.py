@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from api.app import create_app
 from core.spec import DistillationSpec
-from store import jobs, leases
+from store import job_queries, jobs, leases
 from store.database import server_now, transaction
 from store.endings import ending_of
 from store.events import NewEvent
@@ -138,7 +138,7 @@ class Jobs:
 
     def status(self, job_id: str) -> str:
         with transaction(self.engine) as session:
-            return jobs.get_job(session, job_id).status
+            return job_queries.get_job(session, job_id).status
 
 
 class Figures:

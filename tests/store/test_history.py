@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from store import jobs
+from store import job_queries, jobs
 from store.artifacts import get_student_archive, list_artifacts, list_checkpoints
 from store.database import transaction
 from store.errors import NotFoundError
@@ -40,7 +40,7 @@ def test_progress_follows_the_phases_and_never_falls(
     for position, step in enumerate(steps, start=1):
         with transaction(engine) as session:
             record_events(session, **lease(claim, now), events=[progress(*step)], position=position)
-            job = jobs.get_job(session, claim.job_id)
+            job = job_queries.get_job(session, claim.job_id)
         seen.append(job.progress)
         assert (job.phase, job.eta_seconds) == (step[0], 5.0)
     assert seen == sorted(seen)

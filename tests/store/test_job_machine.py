@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from core.spec import DistillationSpec, TrainingSpec
-from store import jobs
+from store import job_queries, jobs, turns
 from store.database import transaction
 from store.endings import Ending
 from store.errors import (
@@ -129,7 +129,7 @@ class JobMachine(RuleBasedStateMachine):
         terms: dict[str, Any] = {"worker": "w", "now": self.now, "lease_seconds": LEASE_SECONDS}
         with transaction(self.engine) as session:
             claim = (
-                jobs.claim_next(session, queue=self.queue, **terms)
+                turns.claim_next(session, queue=self.queue, **terms)
                 if by_turn
                 else jobs.claim_job(session, job_id=self.job_id, **terms)
             )
@@ -332,7 +332,7 @@ class JobMachine(RuleBasedStateMachine):
     @invariant()
     def the_database_agrees(self) -> None:
         with transaction(self.engine) as session:
-            job = jobs.get_job(session, self.job_id)
+            job = job_queries.get_job(session, self.job_id)
             events = list_events(session, self.job_id, limit=1_000).items
         assert job.status == self.status
         assert (job.lease_token, job.attempt, job.attempts_used) == (self.token, self.token, self.used)

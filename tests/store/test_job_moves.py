@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from store import jobs
+from store import job_queries, jobs, turns
 from store.database import transaction
 from store.endings import Ending
 from store.errors import JobFinishedError, LeaseLostError, NotFoundError
@@ -23,7 +23,7 @@ MakeClaim = Callable[[], Claim]
 
 def read(engine: Engine, job_id: str) -> Job:
     with transaction(engine) as session:
-        return jobs.get_job(session, job_id)
+        return job_queries.get_job(session, job_id)
 
 
 def test_a_new_job_is_queued_and_says_so(engine: Engine, queued: MakeJob, now: datetime) -> None:
@@ -116,7 +116,7 @@ def test_a_stale_lease_writes_nothing(
 
 def snapshot(engine: Engine, job_id: str) -> tuple[object, ...]:
     with transaction(engine) as session:
-        job = jobs.get_job(session, job_id)
+        job = job_queries.get_job(session, job_id)
         events = list_events(session, job_id, limit=1_000).items
         columns = {column.name: getattr(job, column.name) for column in Job.__table__.columns}
         return columns, [(e.sequence, e.type, e.data) for e in events], len(job.transitions)
@@ -203,7 +203,7 @@ def test_the_last_event_of_every_ending_ends_the_job(
         with transaction(engine) as session:
             events = list_events(session, claim.job_id).items
             assert [ends_the_job(event) for event in events[-2:]] == [False, True]
-            assert jobs.get_job(session, claim.job_id).status in TERMINAL_STATUSES
+            assert job_queries.get_job(session, claim.job_id).status in TERMINAL_STATUSES
 
 
 def test_taking_the_next_job_reads_one_row_however_many_wait(
@@ -224,7 +224,7 @@ def test_taking_the_next_job_reads_one_row_however_many_wait(
         statements.append((statement, parameters))
 
     with transaction(engine) as session:
-        assert jobs.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60) is not None
+        assert turns.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60) is not None
     statement, parameters = next(each for each in statements if "SKIP LOCKED" in each[0])
     with engine.connect() as connection:
         plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()

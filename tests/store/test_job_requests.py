@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 
 from core.spec import DistillationSpec, TrainingSpec
-from store import jobs
+from store import job_queries, jobs, turns
 from store.artifacts import list_checkpoints
 from store.database import transaction
 from store.endings import EXPLANATIONS, Ending
@@ -32,7 +32,7 @@ MakeClaim = Callable[[], Claim]
 
 def read(engine: Engine, job_id: str) -> Job:
     with transaction(engine) as session:
-        return jobs.get_job(session, job_id)
+        return job_queries.get_job(session, job_id)
 
 
 def lease(claim: Claim, now: datetime) -> dict[str, Any]:
@@ -196,14 +196,14 @@ def test_the_most_urgent_job_of_a_queue_goes_first_then_the_oldest(
     taken = []
     for _ in range(5):
         with transaction(engine) as session:
-            next_one = jobs.claim_next(
+            next_one = turns.claim_next(
                 session, queue="cpu", worker="w", now=now + 3 * second, lease_seconds=60
             )
             taken.append(next_one and next_one.job_id)
     assert taken == [urgent, usual, later, low, None]
     assert read(engine, other).status == "queued"
     with transaction(engine) as session:
-        due = jobs.claim_next(
+        due = turns.claim_next(
             session, queue="cpu", worker="w", now=now + timedelta(hours=1), lease_seconds=60
         )
     assert due is not None
@@ -217,7 +217,7 @@ def test_a_job_that_another_claim_holds_is_passed_over(
     with engine.connect() as other, other.begin():
         other.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": min(first, second)})
         with transaction(engine) as session:
-            taken = jobs.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60)
+            taken = turns.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60)
     assert taken is not None
     assert taken.job_id == max(first, second)
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from core.spec import DistillationSpec
-from store import jobs
+from store import job_queries, jobs
 from store.database import transaction
 from store.errors import IdempotencyConflictError, InvalidCursorError
 from store.idempotency import LIFETIME, IdempotencyKey, forget_expired
@@ -37,7 +37,7 @@ def test_pages_stay_right_while_jobs_are_added(engine: Engine, spec: Distillatio
     after = None
     while True:
         with transaction(engine) as session:
-            page = jobs.list_jobs(session, after=after, limit=2)
+            page = job_queries.list_jobs(session, after=after, limit=2)
         seen += [job.id for job in page.items]
         create(1, 100 + len(seen))
         if not page.has_more:
@@ -51,11 +51,11 @@ def test_lists_are_filtered(engine: Engine, queued: Callable[[], str], now: date
     with transaction(engine) as session:
         jobs.request_cancel(session, job_id=cancelled, now=now)
     with transaction(engine) as session:
-        assert [j.id for j in jobs.list_jobs(session, status="queued").items] == [kept]
-        assert [j.id for j in jobs.list_jobs(session, status="cancelled").items] == [cancelled]
-        assert jobs.list_jobs(session, teacher="another").items == []
+        assert [j.id for j in job_queries.list_jobs(session, status="queued").items] == [kept]
+        assert [j.id for j in job_queries.list_jobs(session, status="cancelled").items] == [cancelled]
+        assert job_queries.list_jobs(session, teacher="another").items == []
         with pytest.raises(InvalidCursorError):
-            jobs.list_jobs(session, after="nonsense")
+            job_queries.list_jobs(session, after="nonsense")
 
 
 def test_jobs_are_found_by_words_of_their_id_teacher_and_student(engine: Engine, now: datetime) -> None:
@@ -70,7 +70,7 @@ def test_jobs_are_found_by_words_of_their_id_teacher_and_student(engine: Engine,
 
     def found(search: str) -> set[str]:
         with transaction(engine) as session:
-            return {job.id for job in jobs.list_jobs(session, search=search).items}
+            return {job.id for job in job_queries.list_jobs(session, search=search).items}
 
     assert found("width-0.75") == {wide}
     assert found("EMOJI small") == {small}
@@ -93,7 +93,7 @@ def test_one_key_makes_one_job_however_often_it_is_sent(
         ids = set(pool.map(send, range(12)))
     assert len(ids) == 1
     with transaction(engine) as session:
-        assert len(jobs.list_jobs(session).items) == 1
+        assert len(job_queries.list_jobs(session).items) == 1
 
 
 def test_a_key_used_with_another_request_is_refused_until_it_expires(

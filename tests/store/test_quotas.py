@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from core.spec import DistillationSpec
-from store import jobs
+from store import job_queries, jobs
 from store.database import transaction
 from store.errors import QuotaExceededError
 from store.idempotency import IdempotencyKey
@@ -52,7 +52,7 @@ def test_a_submission_past_the_queued_limit_names_limit_and_value(
         submit(engine, spec, now, quotas)
     assert (refused.value.quota, refused.value.limit, refused.value.present) == ("queued_jobs", 2, 2)
     with transaction(engine) as session:
-        assert len(jobs.list_jobs(session).items) == 2
+        assert len(job_queries.list_jobs(session).items) == 2
         jobs.request_cancel(session, job_id=first, now=now)
     submit(engine, spec, now, quotas)
     submit(engine, spec, now, quotas, tenant="other")
@@ -79,7 +79,9 @@ def test_a_job_comes_back_into_the_queue_only_while_there_is_room(
     with pytest.raises(QuotaExceededError, match="1 jobs of tenant default are queued, and 1 may be"):
         come_back()
     with transaction(engine) as session:
-        assert jobs.get_job(session, job_id).status == ("cancelled" if way_back == "retry" else "paused")
+        assert job_queries.get_job(session, job_id).status == (
+            "cancelled" if way_back == "retry" else "paused"
+        )
         jobs.request_cancel(session, job_id=other, now=now)
     assert come_back() == "queued"
 

@@ -10,7 +10,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from core.spec import DistillationSpec
-from store import jobs
+from store import job_queries, jobs
 from store.database import server_now, transaction
 from store.errors import UnavailableError
 from store.job_options import JobOptions
@@ -48,7 +48,7 @@ def test_a_lease_is_taken_back_only_once_it_has_ended(
     late = now + 2 * MINUTE + timedelta(seconds=1)
     assert reconcile_once(engine, settings, late) == Reconciled([claim.job_id], [claim.job_id])
     with transaction(engine) as session:
-        job = jobs.get_job(session, claim.job_id)
+        job = job_queries.get_job(session, claim.job_id)
     assert (job.status, job.attempts_used, job.transitions[-1].reason) == ("queued", 1, "worker_lost")
 
 
@@ -66,7 +66,7 @@ def test_a_job_whose_attempts_are_used_up_fails_and_stays_failed(
         assert report is not None
         assert report.taken_back == [job_id]
     with transaction(engine) as session:
-        job = jobs.get_job(session, job_id)
+        job = job_queries.get_job(session, job_id)
         assert (job.status, job.reason) == ("failed", "worker_lost")
         assert job.hint
     assert reconcile_once(engine, settings, now + MINUTE) == Reconciled([], [])
@@ -122,7 +122,7 @@ def test_a_worker_that_goes_on_over_the_time_loses_the_job(
     late = reconcile_once(engine, settings, now + timedelta(seconds=101) + slack)
     assert late == Reconciled([], [], over_time=[job_id])
     with transaction(engine) as session:
-        job = jobs.get_job(session, job_id)
+        job = job_queries.get_job(session, job_id)
     assert (job.status, job.reason) == ("failed", "max_runtime")
 
 
@@ -141,7 +141,7 @@ def test_requests_that_a_worker_of_the_release_before_did_not_heed_are_settled(
     report = reconcile_once(engine, settings, now + MINUTE)
     assert report == Reconciled([], [], settled=sorted(wishes))
     with transaction(engine) as session:
-        statuses = [jobs.get_job(session, job_id).status for job_id in wishes]
+        statuses = [job_queries.get_job(session, job_id).status for job_id in wishes]
     assert statuses == ["cancelled", "paused"]
 
 
@@ -197,7 +197,7 @@ def test_the_thread_takes_jobs_back_clears_up_and_stops(
 
     def taken_back() -> bool:
         with transaction(engine) as session:
-            return jobs.get_job(session, claim.job_id).status == "queued"
+            return job_queries.get_job(session, claim.job_id).status == "queued"
 
     try:
         eventually(taken_back)

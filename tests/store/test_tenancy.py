@@ -10,7 +10,7 @@ from sqlalchemy import Engine, delete, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.spec import DistillationSpec
-from store import artifacts, events, jobs, metrics
+from store import artifacts, events, job_queries, jobs, metrics
 from store.database import transaction
 from store.endings import CANCELLED
 from store.errors import IdempotencyConflictError, NotFoundError
@@ -70,8 +70,8 @@ def _mappers(kind: type) -> list[Any]:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda session, job: jobs.get_job(session, job),
-        lambda session, job: jobs.get_job(session, job, for_update=True),
+        lambda session, job: job_queries.get_job(session, job),
+        lambda session, job: job_queries.get_job(session, job, for_update=True),
         lambda session, job: jobs.request_cancel(session, job_id=job, now=datetime.min),
         lambda session, job: jobs.request_pause(session, job_id=job, now=datetime.min),
         lambda session, job: jobs.resume_job(session, job_id=job, now=datetime.min),
@@ -88,7 +88,7 @@ def test_a_job_of_others_does_not_exist(own: Session, theirs: str, ask: Callable
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda session, job: jobs.list_jobs(session).items,
+        lambda session, job: job_queries.list_jobs(session).items,
         lambda session, job: events.list_events(session, job).items,
         lambda session, job: metrics.list_metric_names(session, job),
         lambda session, job: metrics.list_metric_points(session, job),
@@ -118,7 +118,7 @@ def test_loading_by_primary_key_and_relation_is_scoped_too(
     assert own.get(Job, theirs) is None
     assert [tenant.name for tenant in list_tenants(own)] == ["own"]
     with transaction(engine, tenant_id=their_id) as session:
-        assert len(jobs.get_job(session, theirs).transitions) == 3
+        assert len(job_queries.get_job(session, theirs).transitions) == 3
         assert session.get(Job, theirs) is not None
     with transaction(engine) as session:
         assert {tenant.name for tenant in session.scalars(select(Tenant))} == {"default", "own", "theirs"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from core.spec import DistillationSpec
-from store import jobs
+from store import job_queries, jobs, turns
 from store.database import transaction
 from store.job_options import JobOptions
 from store.models import Tenant
@@ -42,7 +42,7 @@ class Yard:
     ) -> jobs.Claim | None:
         self.now += timedelta(seconds=1)
         with transaction(self.engine) as session:
-            return jobs.claim_next(
+            return turns.claim_next(
                 session,
                 queue=queue,
                 lesser=lesser,
@@ -56,7 +56,7 @@ class Yard:
         if claim is None:
             return None
         with transaction(self.engine) as session:
-            tenant_id = jobs.get_job(session, claim.job_id).tenant_id
+            tenant_id = job_queries.get_job(session, claim.job_id).tenant_id
             return session.get_one(Tenant, tenant_id).name
 
     def end(self, claim: jobs.Claim | None) -> None:
@@ -132,7 +132,7 @@ def test_workers_at_once_do_not_pass_the_limit_together(yard: Yard) -> None:
 
     def claim(_: int) -> jobs.Claim | None:
         with transaction(yard.engine) as session:
-            return jobs.claim_next(
+            return turns.claim_next(
                 session, queue="cpu", worker="w", now=now, lease_seconds=60, quotas=Quotas(running_jobs=2)
             )
 

@@ -18,7 +18,8 @@ from core.spec import DistillationSpec
 from store.database import Clock, server_now, transaction
 from store.events import list_events
 from store.job_options import JobOptions
-from store.jobs import create_job, get_job
+from store.job_queries import get_job
+from store.jobs import create_job
 from store.models import Job, JobEvent
 from store.objects import ObjectStore
 from store.reconciler import Reconciled, reconcile_once

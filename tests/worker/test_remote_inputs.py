@@ -17,7 +17,8 @@ from store import artifacts
 from store.caption_files import begin_upload, delete_caption_file, finish_upload
 from store.database import server_now, transaction
 from store.errors import InvalidInputError, LeaseLostError, UnusableInputError
-from store.jobs import create_job, get_job
+from store.job_queries import get_job
+from store.jobs import create_job
 from store.models import DEFAULT_TENANT_ID
 from store.objects import ObjectStore
 from store.remote_inputs import find_teacher_files

@@ -16,16 +16,9 @@ import pytest
 
 from store.artifacts import attempt_prefix, get_student_archive, list_artifacts, list_checkpoints
 from store.database import server_now, transaction
-from store.jobs import (
-    claim_job,
-    request_at_step,
-    request_cancel,
-    request_pause,
-    requeue_expired,
-    resume_job,
-    retry_job,
-)
+from store.jobs import claim_job, request_cancel, request_pause, requeue_expired, resume_job, retry_job
 from store.metrics import list_metric_points
+from store.step_wishes import request_at_step
 
 AtStep = Callable[[str, int], int]
 Eventually = Callable[..., Any]
