@@ -12,24 +12,42 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from store.database import Page
-from store.errors import CaptionsInUseError, InvalidCursorError, NotFoundError, UploadExpiredError
+from store.errors import (
+    CaptionsGoneError,
+    CaptionsInUseError,
+    InvalidCursorError,
+    NotFoundError,
+    UploadExpiredError,
+)
 from store.ids import new_id, parse_id
 from store.models import TERMINAL_STATUSES, CaptionFile, Job, JobEvent
 from store.objects import StoredObject
+from store.quotas import NO_LIMITS, Quotas, check_upload
+from store.stored_bytes import count_bytes
 from store.unclaimed import announce, claim, give_up
 
 CAPTIONS_PREFIX = "captions/"
 
 
-def begin_upload(session: Session, *, tenant_id: str, now: datetime) -> str:
-    """Return the key to upload a file to, which is removed again unless `finish_upload` claims it."""
+def begin_upload(session: Session, *, tenant_id: str, now: datetime, quotas: Quotas = NO_LIMITS) -> str:
+    """Return the key to upload a file to, which is removed again unless `finish_upload` claims it.
+
+    `QuotaExceededError` when the tenant stores as much as it may.
+    """
+    check_upload(session, tenant_id, 1, quotas)
     key = f"{CAPTIONS_PREFIX}{tenant_id}/{new_id(now)}"
     announce(session, key, now=now)
     return key
 
 
 def finish_upload(
-    session: Session, *, tenant_id: str, name: str, stored: StoredObject, now: datetime
+    session: Session,
+    *,
+    tenant_id: str,
+    name: str,
+    stored: StoredObject,
+    now: datetime,
+    quotas: Quotas = NO_LIMITS,
 ) -> tuple[CaptionFile, bool]:
     """Write the row of a file that is wholly stored.
 
@@ -45,6 +63,8 @@ def finish_upload(
         What was uploaded, to the key of `begin_upload`.
     now
         Time of its coming.
+    quotas
+        Limits of tenants that have none of their own.
 
     Returns
     -------
@@ -55,6 +75,8 @@ def finish_upload(
     ------
     UploadExpiredError
         If the upload took so long that it was given up.
+    QuotaExceededError
+        If the tenant has no room for it.
     """
     _lock_content(session, tenant_id, stored.sha256)
     equal = select(CaptionFile).where(CaptionFile.tenant_id == tenant_id, CaptionFile.sha256 == stored.sha256)
@@ -63,6 +85,9 @@ def finish_upload(
         give_up(session, stored.key, now=now)
     elif not claim(session, stored.key):
         raise UploadExpiredError("The upload took too long and was given up.")
+    else:
+        check_upload(session, tenant_id, stored.size, quotas)
+        count_bytes(session, tenant_id, stored.size)
     same = next((file for file in equals if file.name == name), None)
     if same is not None:
         return same, False
@@ -93,9 +118,25 @@ def get_caption_file(session: Session, file_id: str, *, tenant_id: str) -> Capti
 def hold_caption_file(session: Session, file_id: str, *, tenant_id: str) -> CaptionFile:
     """Read a file's row and keep it from being deleted before the transaction ends.
 
-    For the transaction that creates a job: the file is there, and once the job is, it stays.
+    For the transaction that creates a job, before it does: the file is there, and once the job is, it stays.
     """
     return _get(session, file_id, tenant_id, lock="share")
+
+
+def hold_captions_of(session: Session, job: Job) -> None:
+    """Keep the file that a job reads, if it reads one, for the transaction that is about to queue it again.
+
+    `CaptionsGoneError` when it was deleted after the job had ended.
+    """
+    captions = job.spec["captions"]
+    if captions["kind"] != "uploaded":
+        return
+    try:
+        hold_caption_file(session, captions["id"], tenant_id=job.tenant_id)
+    except NotFoundError as error:
+        raise CaptionsGoneError(
+            f"Caption file {captions['id']} was deleted. Upload it again, and clone the job with its new id."
+        ) from error
 
 
 def list_caption_files(
@@ -152,6 +193,7 @@ def delete_caption_file(session: Session, file_id: str, *, tenant_id: str, now: 
     session.flush()
     if session.scalar(select(CaptionFile.id).where(CaptionFile.key == file.key).limit(1)) is None:
         give_up(session, file.key, now=now)
+        count_bytes(session, tenant_id, -file.size)
 
 
 def _get(session: Session, file_id: str, tenant_id: str, *, lock: str | None) -> CaptionFile:

@@ -182,6 +182,13 @@ class QuotaExceededError(ConflictError):
         self.present = present
 
 
+class CaptionsGoneError(ConflictError):
+    """The captions that a job was submitted with have been deleted."""
+
+    code = "captions_gone"
+    title = "The captions were deleted"
+
+
 class CaptionsInUseError(ConflictError):
     """A job that has not ended reads the captions."""
 

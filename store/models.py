@@ -118,7 +118,7 @@ class Base(DeclarativeBase):
 class Tenant(Base):
     """A group of users that share jobs and quotas, and see nothing of others.
 
-    A quota of None is the installation's default. ``bytes_stored`` counts the files of all its jobs;
+    A quota of None is the installation's default. ``bytes_stored`` counts all its files;
     ``claimed_at`` is when a worker last took one of them, so that tenants take turns.
     """
 

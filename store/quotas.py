@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Integer, ScalarSelect, Select, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from core.spec import CaptionSource, FileCaptions, HubCaptions, InlineCaptions
+from core.spec import (
+    CaptionSource,
+    FileCaptions,
+    HubCaptions,
+    InlineCaptions,
+    S3Captions,
+    UploadedCaptions,
+)
 from store.errors import QuotaExceededError
 from store.models import Job, Tenant
 from store.settings import Settings
@@ -84,14 +91,13 @@ def check_submission(session: Session, job: Job, captions: CaptionSource, defaul
         _check_captions(captions, quotas.captions_per_job)
     if quotas.queued_jobs is not None:
         _check_queue(session, job, tenant, quotas.queued_jobs)
-    if quotas.bytes_stored is not None and tenant.bytes_stored >= quotas.bytes_stored:
-        raise QuotaExceededError(
-            f"Tenant {tenant.name} stores {tenant.bytes_stored} bytes, and may store {quotas.bytes_stored}. "
-            "Delete jobs whose files are not needed.",
-            quota="bytes_stored",
-            limit=quotas.bytes_stored,
-            present=tenant.bytes_stored,
-        )
+    _check_room(tenant, quotas, wanted=1)
+
+
+def check_upload(session: Session, tenant_id: str, size: int, defaults: Quotas) -> None:
+    """Refuse so many bytes more than a tenant may store; its row is held from here on."""
+    tenant = lock_tenant(session, tenant_id)
+    _check_room(tenant, defaults.of(tenant), wanted=size)
 
 
 def check_return(session: Session, job: Job, defaults: Quotas) -> None:
@@ -103,6 +109,17 @@ def check_return(session: Session, job: Job, defaults: Quotas) -> None:
     limit = defaults.of(tenant).queued_jobs
     if limit is not None:
         _check_queue(session, job, tenant, limit)
+
+
+def _check_room(tenant: Tenant, quotas: Quotas, *, wanted: int) -> None:
+    if quotas.bytes_stored is not None and tenant.bytes_stored + wanted > quotas.bytes_stored:
+        raise QuotaExceededError(
+            f"Tenant {tenant.name} stores {tenant.bytes_stored} bytes, and may store {quotas.bytes_stored}: "
+            f"there is no room for {wanted} more. Delete jobs and caption files that are not needed.",
+            quota="bytes_stored",
+            limit=quotas.bytes_stored,
+            present=tenant.bytes_stored,
+        )
 
 
 def _check_queue(session: Session, job: Job, tenant: Tenant, limit: int) -> None:
@@ -128,7 +145,7 @@ def _check_captions(captions: CaptionSource, limit: int) -> None:
             present=len(captions.texts),
             field="captions.texts",
         )
-    if isinstance(captions, FileCaptions | HubCaptions) and (
+    if isinstance(captions, FileCaptions | UploadedCaptions | S3Captions | HubCaptions) and (
         captions.limit is None or captions.limit > limit
     ):
         asked = "all captions of its source" if captions.limit is None else f"{captions.limit} captions"

@@ -21,6 +21,7 @@ from store.database import server_now
 from store.errors import InvalidInputError, UnavailableError
 from store.models import CaptionFile
 from store.objects import StoredObject, StreamedUpload
+from store.quotas import Quotas
 
 LOGGER = logging.getLogger(__name__)
 
@@ -74,15 +75,22 @@ async def _blocks(request: Request, silence_seconds: float) -> AsyncIterator[byt
 def _begin(services: TenantServices) -> str:
     with services.transaction() as session:
         return caption_files.begin_upload(
-            session, tenant_id=services.caller.tenant_id, now=server_now(session)
+            session,
+            tenant_id=services.caller.tenant_id,
+            now=server_now(session),
+            quotas=Quotas.by_default(services.settings),
         )
 
 
 def _finish(services: TenantServices, name: str, stored: StoredObject) -> tuple[CaptionFile, bool]:
     with services.transaction() as session:
-        now = server_now(session)
         return caption_files.finish_upload(
-            session, tenant_id=services.caller.tenant_id, name=name, stored=stored, now=now
+            session,
+            tenant_id=services.caller.tenant_id,
+            name=name,
+            stored=stored,
+            now=server_now(session),
+            quotas=Quotas.by_default(services.settings),
         )
 
 

@@ -62,6 +62,7 @@ def _write_job(services: TenantServices, submission: Submission, key: Idempotenc
     place = place_job(spec, services.settings)
 
     def write(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
+        _hold_captions(session, spec, services.caller.tenant_id)
         job = jobs.create_job(
             session,
             spec=spec,
@@ -72,7 +73,6 @@ def _write_job(services: TenantServices, submission: Submission, key: Idempotenc
             idempotency=key,
             quotas=Quotas.by_default(services.settings),
         )
-        _hold_captions(session, spec, services.caller.tenant_id)
         return _answer(schemas.Job.as_accepted(job), status_code=201), job.id
 
     return carry_out_once(services, key, write)
@@ -188,6 +188,7 @@ def retry_job(
 
     def retry(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
         quotas = Quotas.by_default(services.settings)
+        caption_files.hold_captions_of(session, job_queries.get_job(session, job_id))
         job = jobs.retry_job(session, job_id=job_id, from_scratch=from_scratch, now=now, quotas=quotas)
         return _answer(schemas.Job.of(job), status_code=200), job.id
 

@@ -328,6 +328,20 @@ def test_captions_stay_while_a_job_reads_them(http: httpx.Client, jobs: Any) -> 
     assert http.delete(f"/captions/{file_id}").status_code == 204
 
 
+def test_a_job_whose_captions_were_deleted_is_not_queued_again(http: httpx.Client, jobs: Any) -> None:
+    file_id = upload(http, CAPTIONS).json()["id"]
+    captions = {"kind": "uploaded", "id": file_id}
+    job = http.post("/jobs", json={"teacher": "tiny", "captions": captions}).json()
+    http.post(f"/jobs/{job['id']}/cancel")
+    assert http.post(f"/jobs/{job['id']}/retry").json()["status"] == "queued"
+    http.post(f"/jobs/{job['id']}/cancel")
+    assert http.delete(f"/captions/{file_id}").status_code == 204
+    refused = http.post(f"/jobs/{job['id']}/retry")
+    assert refused.status_code == 409
+    assert refused.json()["type"] == "urn:condenser:problem:captions_gone"
+    assert http.get(f"/jobs/{job['id']}").json()["status"] == "cancelled"
+
+
 def test_a_job_on_captions_that_were_never_uploaded_is_refused(http: httpx.Client) -> None:
     for file_id in (UNKNOWN, "nonsense"):
         answer = http.post("/jobs", json={"teacher": "tiny", "captions": {"kind": "uploaded", "id": file_id}})

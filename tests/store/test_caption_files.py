@@ -11,10 +11,12 @@ from sqlalchemy import Engine, text
 from core.spec import DistillationSpec
 from store import caption_files
 from store.database import transaction
-from store.errors import CaptionsInUseError, NotFoundError, UploadExpiredError
+from store.errors import CaptionsInUseError, NotFoundError, QuotaExceededError, UploadExpiredError
 from store.jobs import create_job
 from store.models import CaptionFile, Tenant
 from store.objects import StoredObject
+from store.quotas import NO_LIMITS, Quotas
+from store.stored_bytes import recount_bytes
 from store.unclaimed import UPLOAD_ENDS, take_due
 
 OURS = "019ab2c4-7f1e-7c3a-9d52-00000000000a"
@@ -27,13 +29,19 @@ def keep(engine: Engine, now: datetime) -> Callable[..., CaptionFile]:
     with transaction(engine) as session:
         session.add_all([Tenant(id=OURS, name="ours"), Tenant(id=THEIRS, name="theirs")])
 
-    def keep(tenant_id: str = OURS, name: str = "a.txt", sha256: str = "0" * 64) -> CaptionFile:
+    def keep(
+        tenant_id: str = OURS,
+        name: str = "a.txt",
+        sha256: str = "0" * 64,
+        size: int = 1,
+        quotas: Quotas = NO_LIMITS,
+    ) -> CaptionFile:
         with transaction(engine) as session:
-            key = caption_files.begin_upload(session, tenant_id=tenant_id, now=now)
-        stored = StoredObject(key=key, size=1, sha256=sha256)
+            key = caption_files.begin_upload(session, tenant_id=tenant_id, now=now, quotas=quotas)
+        stored = StoredObject(key=key, size=size, sha256=sha256)
         with transaction(engine) as session:
             return caption_files.finish_upload(
-                session, tenant_id=tenant_id, name=name, stored=stored, now=now
+                session, tenant_id=tenant_id, name=name, stored=stored, now=now, quotas=quotas
             )[0]
 
     return keep
@@ -78,8 +86,44 @@ def test_an_object_goes_with_the_last_row_that_speaks_of_it(
     assert sorted(unclaimed(engine)) == sorted([*surplus, second.key])
 
 
+def bytes_stored(engine: Engine) -> int:
+    with engine.connect() as connection:
+        ours = text("SELECT bytes_stored FROM tenants WHERE id = :id")
+        return int(connection.execute(ours, {"id": OURS}).scalar_one())
+
+
+def test_an_object_counts_once_as_long_as_it_is_stored(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile]
+) -> None:
+    files = [keep(name="a.txt"), keep(name="b.csv"), keep(name="a.txt"), keep(sha256="1" * 64, size=5)]
+    for _ in range(2):
+        assert bytes_stored(engine) == 6
+        recount_bytes(engine)
+    with transaction(engine) as session:
+        caption_files.delete_caption_file(session, files[0].id, tenant_id=OURS, now=now)
+    assert bytes_stored(engine) == 6
+    with transaction(engine) as session:
+        caption_files.delete_caption_file(session, files[1].id, tenant_id=OURS, now=now)
+    assert bytes_stored(engine) == 5
+
+
+def test_a_file_that_there_is_no_room_for_is_refused_and_leaves_nothing(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile]
+) -> None:
+    quotas = Quotas(bytes_stored=3)
+    keep(size=2, quotas=quotas)
+    with pytest.raises(QuotaExceededError, match="stores 2 bytes, and may store 3: there is no room for 2"):
+        keep(sha256="1" * 64, size=2, quotas=quotas)
+    assert bytes_stored(engine) == 2
+    keep(sha256="2" * 64, size=1, quotas=quotas)
+    with transaction(engine) as session, pytest.raises(QuotaExceededError):
+        caption_files.begin_upload(session, tenant_id=OURS, now=now, quotas=quotas)
+
+
 def test_an_upload_that_is_being_removed_cannot_be_finished(engine: Engine, now: datetime) -> None:
     with transaction(engine) as session:
+        session.add(Tenant(id=OURS, name="ours"))
+        session.flush()
         key = caption_files.begin_upload(session, tenant_id=OURS, now=now)
     with transaction(engine) as session:
         assert list(take_due(session, now=now + UPLOAD_ENDS)) == [key]
@@ -106,8 +150,8 @@ def test_a_deletion_waits_for_a_submission_and_then_heeds_it(
 
     with ThreadPoolExecutor(1) as pool:
         with transaction(engine) as session:
-            create_job(session, spec=spec, queue="cpu", now=now)
             caption_files.hold_caption_file(session, file.id, tenant_id=OURS)
+            create_job(session, spec=spec, queue="cpu", now=now)
             deletion = pool.submit(delete)
             eventually(waits_for_a_lock)
         with pytest.raises(CaptionsInUseError):

@@ -136,6 +136,8 @@ def test_every_limit_has_a_column_of_its_own() -> None:
         ({"kind": "inline", "texts": ["a", "b", "c"]}, 3, "captions.texts"),
         ({"kind": "file", "path": "c.txt"}, None, "captions.limit"),
         ({"kind": "file", "path": "c.txt", "limit": 3}, 3, "captions.limit"),
+        ({"kind": "uploaded", "id": "019ab2c4-7f1e-7c3a-9d52-0b6a4be1d9aa"}, None, "captions.limit"),
+        ({"kind": "s3", "uri": "s3://data/captions.txt", "limit": 3}, 3, "captions.limit"),
         ({"kind": "hub", "dataset": "a/b", "column": "c"}, None, "captions.limit"),
     ],
 )
