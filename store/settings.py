@@ -110,9 +110,7 @@ class Settings(BaseSettings):
         description="Jobs of a tenant that may wait; a tenant's own row goes before this.",
     )
     quota_running_jobs: int | None = Field(default=None, ge=0, description="Jobs of a tenant at a time.")
-    quota_bytes_stored: int | None = Field(
-        default=None, ge=0, description="All files of a tenant, in bytes."
-    )
+    quota_bytes_stored: int | None = Field(default=None, ge=0, description="All files of a tenant, in bytes.")
     quota_captions_per_job: int | None = Field(
         default=None, ge=1, description="Captions that one job may have."
     )

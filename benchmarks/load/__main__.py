@@ -1,7 +1,8 @@
 """Measure what the service bears: ``python -m benchmarks.load``.
 
-Starts a stack of its own in a temporary folder, puts it under shares of the load and then the whole, fills
-its database, puts it under the same load again, and compares a training with and without supervision.
+Starts a stack of its own in a temporary folder and puts it under shares of the load, the whole, the whole
+again with a second API process, and the whole once more with its database filled. Then it compares a training
+with and without supervision.
 Everything stays on loopback. Writes ``docs/results/load.json`` and ``docs/load.md``.
 """
 
@@ -26,7 +27,7 @@ from benchmarks.load.clients import Observations, Plan, put_under_load
 from benchmarks.load.outcome import await_jobs, summary
 from benchmarks.load.page import write_page
 from benchmarks.load.sampling import Sampling
-from benchmarks.load.service import REPOSITORY, Service, serving, started
+from benchmarks.load.service import REPOSITORY, Service, api_process, serving, started
 from core.files import write_json
 
 RESULT = REPOSITORY / "docs" / "results" / "load.json"
@@ -62,7 +63,7 @@ def main() -> None:
     )  # servers are stopped on the way
     plan = Plan(jobs=options.jobs, seconds=options.seconds)
     if options.url:
-        seen = uvloop.run(put_under_load(options.url, plan, os.environ.get("CONDENSER_API_KEY")))
+        seen = uvloop.run(put_under_load([options.url], plan, os.environ.get("CONDENSER_API_KEY")))
         print(summary(seen))
         raise SystemExit(1 if seen.errors else 0)
     began, load_before = time.monotonic(), os.getloadavg()[2]
@@ -92,6 +93,8 @@ def measure(folder: Path, plan: Plan, options: argparse.Namespace) -> dict[str, 
                 for share in options.shares
             ]
             found["empty"], template = _under_load(service, plan, psutil.Process(process.pid))
+            with api_process(folder / "data", "second-api", service.environment) as second:
+                found["spread"], _ = _under_load(service, plan, psutil.Process(process.pid), second)
             if options.filled_jobs:
                 _tell(f"filling: {options.filled_jobs:,} jobs, {options.filled_points:,} points")
                 began = time.monotonic()
@@ -108,7 +111,10 @@ def measure(folder: Path, plan: Plan, options: argparse.Namespace) -> dict[str, 
     return found
 
 
-def _under_load(service: Service, plan: Plan, mover: psutil.Process) -> tuple[dict[str, Any], str]:
+def _under_load(
+    service: Service, plan: Plan, mover: psutil.Process, second: tuple[str, psutil.Process] | None = None
+) -> tuple[dict[str, Any], str]:
+    """Put a load on the API process, or on it and a second one; what was found, and the id of a job."""
     _tell(f"load: {plan.jobs:,} jobs in {plan.seconds:.0f} s")
     watched: Mapping[str, psutil.Process] = {
         "api": service.api,
@@ -116,8 +122,12 @@ def _under_load(service: Service, plan: Plan, mover: psutil.Process) -> tuple[di
         "clients": psutil.Process(),
         "mover": mover,
     }
+    urls = [service.url]
+    if second is not None:
+        urls.append(second[0])
+        watched = {**watched, "second api": second[1]}
     with Sampling(watched) as sampling:
-        seen: Observations = uvloop.run(put_under_load(service.url, plan, service.api_key))
+        seen: Observations = uvloop.run(put_under_load(urls, plan, service.api_key))
     lost = await_jobs(service, seen.job_ids)
     found = summary(seen) | {"lost": lost, **sampling.found()}
     _tell(_line(found))

@@ -1,10 +1,11 @@
 """The clients: some submit, some poll, some wait, some stream, all at once, against a service on loopback."""
 
 import asyncio
+import itertools
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -72,30 +73,34 @@ class Observations:
 Look = Callable[[Connection, Plan, Observations], Awaitable[None]]
 
 
-async def put_under_load(url: str, plan: Plan, api_key: str | None = None) -> Observations:
+async def put_under_load(urls: Sequence[str], plan: Plan, api_key: str | None = None) -> Observations:
     """Let all clients loose until the jobs are submitted and the time is over.
 
     Parameters
     ----------
-    url
-        The service; it must be on loopback.
+    urls
+        The service's API processes, among which the clients are dealt out; they must be on loopback.
     plan
         Who does what.
     api_key
         Sent with every request, where the service asks for one.
     """
-    if urlsplit(url).hostname not in LOOPBACK:
-        raise ValueError(f"{url} is not on loopback: load is for your own machine only")
+    for url in urls:
+        if urlsplit(url).hostname not in LOOPBACK:
+            raise ValueError(f"{url} is not on loopback: load is for your own machine only")
+    next_url = itertools.cycle(urls)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     seen = Observations()
     looks: list[tuple[int, Look]] = [(plan.pollers, _poll), (plan.waiters, _wait), (plan.streamers, _stream)]
     watching = [
-        asyncio.create_task(_forever(seen, look, Connection(url, headers), plan))
+        asyncio.create_task(_forever(seen, look, Connection(next(next_url), headers), plan))
         for count, look in looks
         for _ in range(count)
     ]
     try:
-        await asyncio.gather(*[_submit(Connection(url, headers), plan, seen, n) for n in range(SUBMITTERS)])
+        await asyncio.gather(
+            *[_submit(Connection(next(next_url), headers), plan, seen, n) for n in range(SUBMITTERS)]
+        )
     finally:
         for task in watching:
             task.cancel()

@@ -58,17 +58,20 @@ def _latencies(found: Mapping[str, Any]) -> str:
 
 
 def _shares(found: Mapping[str, Any]) -> str:
-    titles = ("share of the load", *(f"`{request}`, p50 and p99" for request in AIMS), "cores of the API")
+    requests = (f"`{request}`, p50 and p99" for request in AIMS)
+    titles = ("share of the load", "API processes", *requests, "cores of each")
     lines = [_row(titles), _row(["---"] * len(titles))]
-    for load in [*found["shares"], {"share": 1.0, **found["empty"]}]:
+    for load in [*found["shares"], {"share": 1.0, **found["empty"]}, {"share": 1.0, **found["spread"]}]:
         times = [
             " and ".join(f"{load['latency'][request][key]:.0f} ms" for key in ("p50_ms", "p99_ms"))
             for request in AIMS
         ]
-        lines.append(_row([f"{load['share']:g}", *times, f"{load['cores']['api']:.2f}"]))
-    text = """How much of the load the one API process carries: a share of the clients, and of the jobs in the
-same time. The database is empty."""
-    return "\n".join(["## What it carries", "", text, "", *lines, ""])
+        cores = [f"{used:.2f}" for name, used in load["cores"].items() if name.endswith("api")]
+        lines.append(_row([f"{load['share']:g}", f"{len(cores)}", *times, " and ".join(cores)]))
+    text = """How much of the load one API process carries, and what a second one on the same machine brings:
+a share of the clients, and of the jobs in the same time. The database is empty."""
+    told = f"- {_told('two processes', found['spread'])}"
+    return "\n".join(["## What it carries", "", text, "", *lines, "", told, ""])
 
 
 def _told(phase: str, found: Mapping[str, Any]) -> str:

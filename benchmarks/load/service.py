@@ -53,16 +53,25 @@ def serving(data_dir: Path) -> Iterator[Service]:
         environment = {**_base_environment(), **admission.VARIABLES, **stack.environment()}
         migrate = [sys.executable, "-m", "alembic", "-c", str(REPOSITORY / "alembic.ini"), "upgrade", "head"]
         subprocess.run(migrate, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
-        port = PortBook(data_dir / "ports.json").take(["api"])["api"]
-        url = f"http://{LOOPBACK}:{port}"
-        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
-        command += ["--host", LOOPBACK, "--port", str(port), "--timeout-keep-alive", "75"]
         postgres = next(record.find() for record in stack.processes if record.name == "postgres")
         assert postgres is not None
-        with started(command, environment, data_dir / "api.log") as api:
-            _await_ready(url, api)
+        with api_process(data_dir, "api", environment) as (url, api):
             api_key = admission.make_api_key(environment)
-            yield Service(url, api_key, environment, psutil.Process(api.pid), postgres)
+            yield Service(url, api_key, environment, api, postgres)
+
+
+@contextmanager
+def api_process(
+    data_dir: Path, name: str, environment: Mapping[str, str]
+) -> Iterator[tuple[str, psutil.Process]]:
+    """Run an API process at a port of its own for the length of a ``with`` block; its URL comes with it."""
+    port = PortBook(data_dir / "ports.json").take([name])[name]
+    url = f"http://{LOOPBACK}:{port}"
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
+    command += ["--host", LOOPBACK, "--port", str(port), "--timeout-keep-alive", "75"]
+    with started(command, environment, data_dir / f"{name}.log") as api:
+        _await_ready(url, api)
+        yield url, psutil.Process(api.pid)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_a_database_is_filled_with_copies_of_a_job(
 
 def test_load_goes_to_loopback_only() -> None:
     with pytest.raises(ValueError, match="not on loopback"):
-        asyncio.run(put_under_load("http://example.org", Plan()))
+        asyncio.run(put_under_load(["http://example.org"], Plan()))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def small_load(tmp_path: Path) -> Callable[[int], Any]:
         with serving(tmp_path / "data") as service:
             command = [sys.executable, "-m", "benchmarks.load.mover"]
             with started(command, service.environment, tmp_path / "mover.log"):
-                seen = asyncio.run(put_under_load(service.url, plan, service.api_key))
+                seen = asyncio.run(put_under_load([service.url], plan, service.api_key))
                 lost = await_jobs(service, seen.job_ids)
             url = service.environment["DATABASE_URL"]
             with psycopg.connect(url, autocommit=True) as connection:
@@ -88,7 +88,7 @@ def test_a_small_load_loses_nothing_and_a_doubled_job_is_noticed(small_load: Cal
 
 def test_a_service_that_is_not_there_is_an_error(unused_port: int) -> None:
     plan = Plan(jobs=2, seconds=0.1, pollers=1, waiters=0, streamers=0)
-    seen = asyncio.run(put_under_load(f"http://127.0.0.1:{unused_port}", plan))
+    seen = asyncio.run(put_under_load([f"http://127.0.0.1:{unused_port}"], plan))
     assert len(seen.errors) == 2
     assert seen.job_ids == []
 
@@ -116,6 +116,7 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     found = {
         "shares": [{"share": 0.25, **figures}],
         "empty": figures,
+        "spread": figures | {"cores": {"api": 0.3, "second api": 0.25}},
         "filled": slower,
         "filled_jobs": 100_000,
         "filled_points": 10_000_000,
@@ -141,6 +142,8 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     write_page(tmp_path / "load.md", found)
     text = (tmp_path / "load.md").read_text()
     assert "| `GET /jobs/{id}` | empty | 100 | 1 ms | 1 ms | 40 ms | 40 ms | 100 ms |" in text
+    assert "| 0.25 | 1 | 1 ms and 40 ms | 150 ms and 199 ms | 0.50 |" in text
+    assert "| 1 | 2 | 1 ms and 40 ms | 150 ms and 199 ms | 0.30 and 0.25 |" in text
     assert "by a factor of 1.50" in text
     assert "| api | 0.50 | 0.50 | 100 → 101 → 101 MiB |" in text
     assert "took 10.0 ms of processor time" in text
