@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,8 +23,9 @@ from diffusers import UNet2DConditionModel
 from core.conditions import Conditions
 from core.cost import random_conditions
 from core.device_rate import DeviceRate
-from core.estimate import BACKWARD_SHARE, estimate_job
+from core.estimate import BACKWARD_SHARE, Estimate, estimate_job
 from core.files import write_json
+from core.memory_use import peak_resident_bytes
 from core.optimisation import build_optimiser, choose_precision, update_average
 from core.phase_times import phase_seconds
 from core.registry import TeacherInfo
@@ -82,7 +82,7 @@ class Probe:
 
     def measure(self) -> DeviceRate:
         """Time forward passes of the teacher, and training steps of the student."""
-        process_bytes = resident_bytes() if self.device.type == "cpu" else 0
+        process_bytes = peak_resident_bytes() if self.device.type == "cpu" else 0
         forward = 2 * unet_layout(self.teacher, prompt_tokens=self.prompt_tokens).multiply_accumulates
         step = 2 * unet_layout(self.student, prompt_tokens=self.prompt_tokens).multiply_accumulates
         return DeviceRate(
@@ -186,10 +186,24 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
-def resident_bytes() -> int:
-    """Return the most memory that this process has had so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+def compare(estimate: Estimate, workdir: Path) -> dict[str, Any]:
+    """Return what a run of the job measured, and how far the estimate was off: 0.1 is a tenth too much."""
+    lines = (workdir / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    seconds = phase_seconds(events)
+    errors = {
+        phase: estimated / seconds[phase] - 1
+        for phase, estimated in (estimate.seconds or {}).items()
+        if seconds.get(phase)
+    }
+    memory = max((_memory(event["values"]) for event in events if event["type"] == "metrics"), default=0.0)
+    if memory:
+        errors["memory"] = estimate.training_memory_bytes / memory - 1
+    return {"measured_seconds": seconds, "measured_memory_bytes": memory, "error": errors}
+
+
+def _memory(values: Mapping[str, Any]) -> float:
+    return values.get("accelerator_memory_bytes") or values.get("process_memory_bytes") or 0.0
 
 
 def main() -> None:
@@ -207,13 +221,7 @@ def main() -> None:
     estimate = estimate_job(teacher, spec, rate)
     report = estimate.model_dump()
     if options.workdir:
-        lines = (options.workdir / "events.jsonl").read_text(encoding="utf-8").splitlines()
-        report["measured_seconds"] = measured = phase_seconds(map(json.loads, lines))
-        report["error"] = {
-            phase: seconds / measured[phase] - 1
-            for phase, seconds in (estimate.seconds or {}).items()
-            if measured.get(phase)
-        }
+        report |= compare(estimate, options.workdir)
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 
 

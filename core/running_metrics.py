@@ -6,6 +6,7 @@ import time
 import torch
 
 from core.events import EventWriter
+from core.memory_use import peak_resident_bytes
 from core.ranks import ALONE, Ranks
 
 
@@ -51,6 +52,8 @@ class RunningMetrics:
         values["samples_per_second"] = self._steps * batch_size / self._seconds
         if torch.cuda.is_available():
             values["accelerator_memory_bytes"] = float(torch.cuda.max_memory_allocated())
+        else:
+            values["process_memory_bytes"] = float(peak_resident_bytes())
         self._events.write("metrics", step=step, values=values)
         self._sums = {}
         self._steps, self._seconds = 0, 0.0

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.real_scale.figures import figures_of
 from core.files import write_json
-from core.probe import device_name, resident_bytes
+from core.memory_use import peak_memory_bytes
+from core.probe import device_name
 from core.registry import find_teacher
 from core.run import main as run_core
 from core.spec import DistillationSpec
@@ -23,13 +24,13 @@ def main() -> int:
         return status
     spec = DistillationSpec.model_validate_json(spec_file.read_bytes())
     events = [json.loads(line) for line in (workdir / "events.jsonl").read_text().splitlines()]
-    on_cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     figures = figures_of(
         spec,
         find_teacher(spec.teacher, [teachers]),
         events,
-        device=device_name(torch.device("cuda" if on_cuda else "cpu")),
-        peak_bytes=torch.cuda.max_memory_allocated() if on_cuda else resident_bytes(),
+        device=device_name(device),
+        peak_bytes=peak_memory_bytes(device),
     )
     write_json(workdir / "figures.json", figures)
     return 0

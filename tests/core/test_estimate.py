@@ -1,9 +1,11 @@
 """Estimates: exact where they say so, and otherwise near what is measured on the same models."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from core.device_rate import DeviceRate
 from core.estimate import estimate_job
 from core.exported_size import safetensors_size
 from core.phase_times import phase_seconds
-from core.probe import cached_rate, job_probe
+from core.probe import cached_rate, compare, job_probe
 from core.registry import TeacherInfo
 from core.spec import DistillationSpec, derive_student
 from core.unet_layout import unet_layout
@@ -159,6 +161,24 @@ def test_a_rate_is_measured_once_and_kept(
     assert cached_rate(probe, tmp_path).forward_flops == 1
     other = replace(job_probe(teacher_info, make_spec(student="b-tiny"), CPU), seconds=0.01)
     assert cached_rate(other, tmp_path).forward_flops > 1
+
+
+def test_an_estimate_is_held_against_what_a_run_measured(
+    teacher_info: TeacherInfo, make_spec: Callable[..., DistillationSpec], tmp_path: Path
+) -> None:
+    estimate = estimate_job(teacher_info, make_spec(), RATE)
+    assert estimate.seconds
+    half = timedelta(seconds=estimate.seconds["training"] / 2)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    memory = [{"process_memory_bytes": share * estimate.training_memory_bytes} for share in (0.5, 0.8)]
+    events = [
+        {"at": began, "type": "phase", "phase": "training"},
+        *({"at": began, "type": "metrics", "values": values} for values in memory),
+        {"at": began + half, "type": "phase", "phase": "export"},
+    ]
+    lines = [json.dumps(event | {"at": event["at"].isoformat()}) for event in events]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    assert compare(estimate, tmp_path)["error"] == pytest.approx({"training": 1.0, "memory": 0.25}, rel=1e-2)
 
 
 def test_phases_are_timed_by_the_record_without_the_pause_between_two_runs() -> None:

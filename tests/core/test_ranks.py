@@ -82,7 +82,7 @@ def events_of(workdir: Path) -> list[dict[str, Any]]:
 
 def metrics_of(workdir: Path) -> dict[int, dict[str, float]]:
     told = [event for event in events_of(workdir) if event["type"] == "metrics"]
-    timing = {"samples_per_second"}
+    timing = {"samples_per_second", "process_memory_bytes"}
     return {
         event["step"]: {name: value for name, value in event["values"].items() if name not in timing}
         for event in told

@@ -102,6 +102,7 @@ def test_a_job_reports_its_stages_and_leaves_its_artefacts(finished: Path) -> No
         "gradient_norm",
         "learning_rate",
         "samples_per_second",
+        "process_memory_bytes",
     }
     for event in events:
         if event["type"] == "sample":
@@ -283,7 +284,7 @@ def test_every_term_of_the_loss_goes_the_whole_way(
     metrics = [event["values"] for event in events_of(tmp_path) if event["type"] == "metrics"]
     assert len(metrics) == 2
     terms = {"loss", "loss_output", "loss_feature", "loss_direction", "loss_task", "gradient_norm"}
-    assert set(metrics[0]) == terms | {"learning_rate", "samples_per_second"}
+    assert set(metrics[0]) == terms | {"learning_rate", "samples_per_second", "process_memory_bytes"}
     assert not any("projectors" in name for name in load_file(tmp_path / STUDENT_WEIGHTS))
 
 
