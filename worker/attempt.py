@@ -6,7 +6,6 @@ delays a beat. Whatever the database refuses because the lease is gone ends the 
 is killed and nothing more is written.
 """
 
-import errno
 import json
 import threading
 import time
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.exit_status import DISK_FULL, FAILED, FULL_DISK
 from store.database import Clock, Engine, transaction
 from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError, UnusableInputError
@@ -29,8 +29,6 @@ from worker.event_recorder import EventRecorder
 from worker.inputs import FetchedInputs, InputFetcher
 from worker.job_log import JobLogger
 from worker.trainer import (
-    DISK_FULL_EXIT_CODE,
-    FAILED_EXIT_CODE,
     CommandBuilder,
     Trainer,
     ask_at_step,
@@ -49,7 +47,6 @@ from worker.trainer_events import (
 )
 from worker.transfers import Transfer, Transfers
 
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_MESSAGE = 4_000
 _LAST_REQUEST_SECONDS = 10.0
 
@@ -241,12 +238,12 @@ class Attempt:
             return self._conclusion.release()
         if exit_code == 0 and student is not None and result is not None:
             return self._conclude_finished(student, result)
-        if exit_code == FAILED_EXIT_CODE and failure is not None:
+        if exit_code == FAILED and failure is not None:
             ending = ending_of(failure.reason, failure.message[:_LONGEST_MESSAGE], failure.hint)
             if failure.reason == "out_of_memory":
                 return self._conclusion.out_of_memory(ending)
             return self._conclusion.fail(ending)
-        if exit_code == DISK_FULL_EXIT_CODE:
+        if exit_code == DISK_FULL:
             return self._conclusion.fail(ending_of("storage_full"))
         if self._shall_stop:
             return self._conclusion.release()
@@ -347,4 +344,4 @@ class Attempt:
 
 
 def _is_full_disk(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in _FULL_DISK
+    return isinstance(error, OSError) and error.errno in FULL_DISK

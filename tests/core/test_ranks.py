@@ -18,10 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core.batches import BatchSource
 from core.errors import CoreError
+from core.exit_status import STOPPED
 from core.noise_matching import NoiseMatching
 from core.noise_process import noise_process
 from core.ranks import Ranks
-from core.run import STOPPED, main
+from core.run import main
 from core.spec import DistillationSpec, FeatureMatchingSpec, MethodSpec, derive_student
 from core.student_weights import build_student
 from core.students import student_rule
