@@ -7,6 +7,7 @@ is killed and nothing more is written.
 """
 
 import json
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -53,11 +54,29 @@ _LAST_REQUEST_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How often the loop does what, in seconds."""
+    """How often the loop does what, in seconds.
+
+    Attributes
+    ----------
+    poll
+        Reads what the trainer says, and whether it has ended.
+    report
+        Tells the database what it says, at most.
+    retry
+        Tries again while the database is away.
+    """
 
     poll: float = 0.2
-    record: float = 1.0
+    report: float = 1.0
     retry: float = 1.0
+
+    def patience(self, ran: float) -> float:
+        """Say how long progress and losses may wait to be reported when the attempt has run for so long.
+
+        Users watch every second of a young job, and of one that runs for hours nobody sees them. A thirtieth
+        of the time that it has run lets a page lag behind by no more than it shows.
+        """
+        return max(self.report, ran / 30)
 
 
 class Attempt:
@@ -130,8 +149,9 @@ class Attempt:
         self._failure: FailedEvent | None = None
         self._result: dict[str, Any] | None = None
         self._student: Transfer | None = None
-        self._next_beat = 0.0
-        self._next_record = 0.0
+        self._began = time.monotonic()
+        self._beat_at = -math.inf
+        self._is_heard = True
 
     def run(self) -> Outcome:
         """Work on the job until it ends, has to be given back or is lost."""
@@ -273,17 +293,27 @@ class Attempt:
                 self._transfers.hurry(self._settings.cancel_grace_seconds)
 
     def _tick(self) -> None:
-        """Do what is due: read events, record them, beat. A database that is away is tried again later."""
+        """Do what is due: read events, beat. A database that is away is tried again later."""
         if self._transfers.lease_lost.is_set():
             raise LeaseLostError("The job is no longer this worker's.")
         self._read_events()
         now = time.monotonic()
-        if now >= self._next_beat:
-            self._next_beat = now + (self._settings.heartbeat_seconds if self._beat() else self._rhythm.retry)
-        if self._recorder.has_unrecorded and now >= self._next_record:
-            self._next_record = now + (self._rhythm.record if self._record() else self._rhythm.retry)
+        if now - self._beat_at >= self._pause(now):
+            self._beat_at, self._is_heard = now, self._beat()
+
+    def _pause(self, now: float) -> float:
+        """Give the pause from one beat to the next, which takes along what the trainer said."""
+        if not self._is_heard:
+            return self._rhythm.retry
+        longest = self._settings.heartbeat_seconds
+        if not self._recorder.has_unrecorded:
+            return longest
+        ran = 0.0 if self._recorder.is_urgent else now - self._began
+        return min(self._rhythm.patience(ran), longest)
 
     def _beat(self) -> bool:
+        """Extend the lease and report; False when the database is away, and the report is kept."""
+        report = self._recorder.offer()
         try:
             with transaction(self._engine) as session:
                 reply = heartbeat(
@@ -292,26 +322,19 @@ class Attempt:
                     now=self._clock(session),
                     lease_seconds=self._settings.lease_seconds,
                     handed_on=self._handed_on,
+                    report=report,
                 )
         except UnavailableError as error:
             self._logger.warning("no heartbeat: %s", error.detail)
             monitoring.HEARTBEATS_FAILED.inc()
             return False
+        self._recorder.settle()
         monitoring.LAST_HEARTBEAT.set_to_current_time()
         # Where a wish is withdrawn while the trainer stops, giving the job back queues it again.
         self._wish = reply.stop or self._wish
         for wish in reply.wishes:
             ask_at_step(self._work_dir, wish)
         self._handed_on = reply.wishes
-        return True
-
-    def _record(self) -> bool:
-        """Record the events read so far; False when the database is away and they are kept."""
-        try:
-            self._recorder.record()
-        except UnavailableError as error:
-            self._logger.warning("events not recorded yet: %s", error.detail)
-            return False
         return True
 
     def _read_events(self) -> None:
