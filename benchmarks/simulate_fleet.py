@@ -5,9 +5,10 @@ rhythm and the limits of settings, supervisor and reconciler, and the time of ev
 `benchmarks.fleet_sql` measured. Assumed are the demand and the disasters, which `Scenario` names. Not
 simulated: the network, the object store, and what API requests ask of the database.
 
-A heartbeat that the database takes at once changes nothing but the database's load; it is counted, and slows
-all else down by its share. Heartbeats are simulated one by one where they decide: when the database comes
-back after an outage, and the reconciler and 1,000 workers are after the same leases.
+A heartbeat, with what it reports of the training, that the database takes at once changes nothing but the
+database's load; it is counted every ten seconds, and slows all else down by its share. Heartbeats are
+simulated one by one where they decide: when the database comes back after an outage, and the reconciler and
+1,000 workers are after the same leases.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from worker.attempt import Rhythm
 RESULT = REPOSITORY / "docs" / "results" / "fleet"
 SETTINGS = {name: Settings.model_fields[name].default for name in Settings.model_fields}
 LEASE, BEAT = SETTINGS["lease_seconds"], SETTINGS["heartbeat_seconds"]
+COUNTED_EVERY = 10.0
 RECONCILE, MAX_ATTEMPTS = SETTINGS["reconcile_seconds"], SETTINGS["max_attempts"]
-SMALLEST_STEP, LONGEST_SILENCE = 0.001, 10.0  # of worker.progress_filter: one event each
 
 Event = Generator[simpy.Event, Any, Any]
 
@@ -99,10 +100,9 @@ class Run:
     lease_ends: float | None = None  # known only while nobody beats
     is_silenced: bool = False  # its worker lives, and cannot beat
 
-    @property
-    def records_a_second(self) -> float:
-        """Transactions with events: one for each thousandth, at least every ten seconds, at most each one."""
-        return 1 / min(max(self.job.seconds * SMALLEST_STEP, Rhythm().record), LONGEST_SILENCE)
+    def reports_a_second(self, now: float) -> float:
+        """Heartbeats; there is always some progress to wait for the next one, and no more than that."""
+        return 1 / min(Rhythm().patience(now - self.began), BEAT)
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Fleet:
         self.tenant_rows: dict[str, simpy.Resource] = {}
         self.running: dict[int, Run] = {}
         self.moves = 0.0
-        self.records_a_second = 0.0
+        self.reports_a_second = 0.0
         self.found = Findings()
 
     def simulate(self) -> Findings:
@@ -144,6 +144,7 @@ class Fleet:
             self.env.process(self._worker())
         self.env.process(self._demand())
         self.env.process(self._reconciler())
+        self.env.process(self._counter())
         self.env.process(self._observer())
         if self.scenario.outage_seconds:
             self.env.process(self._outage())
@@ -186,7 +187,6 @@ class Fleet:
             process = self.env.active_process
             assert process is not None
             run = self.running[job.number] = Run(job, self.env.now, process)
-            self.records_a_second += run.records_a_second
             death = self.random.expovariate(1 / (86_400 * self.scenario.days_between_deaths))
             try:
                 yield self.env.timeout(min(job.seconds, death))
@@ -200,7 +200,7 @@ class Fleet:
             except simpy.Interrupt:  # the lease is gone: the trainer is killed
                 continue
             if self.running.pop(job.number, None) is run:
-                self._leave(run)
+                self.turns.end(run.job.tenant)
                 self.found.ended += 1
 
     def _claim(self) -> Generator[simpy.Event, Any, Job | None]:
@@ -233,11 +233,9 @@ class Fleet:
             yield self.env.timeout(self.random.uniform(0, Rhythm().retry))
 
     def _time_of(self, move: str) -> float:
-        """Draw a measured time, slowed down by the database's load of heartbeats and events."""
+        """Draw a measured time, slowed down by the database's load of reports."""
         milliseconds = self.random.choice(self.milliseconds[move])
-        beats = len(self.running) / BEAT * self._mean("heartbeat")
-        records = self.records_a_second * self._mean("record")
-        share = (beats + records) / 1_000 / self.scenario.connections
+        share = self.reports_a_second * self._mean("report") / 1_000 / self.scenario.connections
         return milliseconds / 1_000 / max(1 - share, 0.05)
 
     def _mean(self, move: str) -> float:
@@ -245,10 +243,6 @@ class Fleet:
 
     def _since_beat(self, run: Run) -> float:
         return (self.env.now - run.began) % BEAT
-
-    def _leave(self, run: Run) -> None:
-        self.records_a_second -= run.records_a_second
-        self.turns.end(run.job.tenant)
 
     def _reconciler(self) -> Event:
         while True:
@@ -267,7 +261,7 @@ class Fleet:
 
     def _take_back(self, run: Run) -> None:
         del self.running[run.job.number]
-        self._leave(run)
+        self.turns.end(run.job.tenant)
         self.moves += 1
         run.job.attempts_used += 1
         if run.is_silenced:
@@ -301,24 +295,26 @@ class Fleet:
         if self.running.get(run.job.number) is run and run.is_silenced:
             run.lease_ends, run.is_silenced = None, False
 
+    def _counter(self) -> Event:
+        while True:
+            runs = self.running.values() if self.is_up.triggered else ()
+            self.reports_a_second = sum(run.reports_a_second(self.env.now) for run in runs)
+            yield self.env.timeout(COUNTED_EVERY)
+
     def _observer(self) -> Event:
         while True:
             before = self.moves
             yield self.env.timeout(60)
             moves = (self.moves - before) / 60
-            up = self.is_up.triggered
-            beats = len(self.running) / BEAT if up else 0.0
-            records = self.records_a_second if up else 0.0
             minute = {"minute": self.env.now / 60, "running": len(self.running)}
             minute["waiting"] = self.turns.waiting
-            rates = {"moves": moves, "heartbeats": beats, "records": records}
-            self.found.minutes.append(minute | rates)
+            self.found.minutes.append(minute | {"moves": moves, "reports": self.reports_a_second})
 
 
 def summary(scenario: Scenario, found: Findings) -> dict[str, Any]:
     """Return the figures of the page."""
     busy = [one for one in found.minutes if 60 * one["minute"] <= found.demand_ended]
-    rates = {name: [one[name] for one in busy] for name in ("moves", "heartbeats", "records")}
+    rates = {name: [one[name] for one in busy] for name in ("moves", "reports")}
     writes = [sum(each) for each in zip(*rates.values(), strict=True)]
     first = "tenant-001"
     others = [wait for _, tenant, wait in found.waits if tenant != first]
@@ -358,8 +354,8 @@ def plot(found: Findings, path: Path) -> None:
         fleet.plot(hours, [one[name] for one in shown], label=name)
     fleet.set(ylabel="jobs", yscale="symlog", title="1,000 workers, 100,000 jobs, simulated")
     fleet.legend()
-    stacked = [[one[name] for one in shown] for name in ("records", "heartbeats", "moves")]
-    writes.stackplot(hours, stacked, labels=("events", "heartbeats", "moves of jobs"))
+    stacked = [[one[name] for one in shown] for name in ("reports", "moves")]
+    writes.stackplot(hours, stacked, labels=("heartbeats with reports", "moves of jobs"))
     writes.set(ylabel="database writes a second", xlabel="simulated hours")
     writes.legend(loc="lower right")
     ordered = sorted(found.claim_milliseconds)

@@ -26,9 +26,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from core.events import EventWriter
+from core.exit_status import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
 from core.logs import configure_from_environment
 from core.rank_ends import AGENT_VARIABLE, FOLDER_VARIABLE, RankEnds
-from core.run import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
 
 SHUTDOWN_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 SHUTDOWN_SECONDS = 24 * 3_600

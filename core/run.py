@@ -9,7 +9,6 @@ could be written.
 
 import argparse
 import contextlib
-import errno
 import logging
 import os
 import sys
@@ -25,16 +24,13 @@ from transformers.utils import logging as transformers_logging
 from core.child_process import die_with_parent
 from core.errors import CoreError, OutOfMemoryError, StorageFullError
 from core.events import EventWriter
+from core.exit_status import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
 from core.logs import configure_from_environment
 from core.pipeline import Job, run_job
 from core.rank_ends import AGENT_VARIABLE, Failure, RankEnds
 from core.ranks import ALONE, Ranks
 from core.spec import DistillationSpec
 from core.stopping import Stopped, StopRequest
-
-FINISHED, FAILED, STOPPED, DISK_FULL = 0, 1, os.EX_TEMPFAIL, os.EX_IOERR
-CRASHED = os.EX_SOFTWARE
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 logger = logging.getLogger("core")
 

@@ -13,6 +13,9 @@ from store.errors import InvalidInputError
 
 GIB = 2**30
 
+NOMINAL_SHARE = 0.9
+"""Least share of the memory of its class that an accelerator shows; error correction takes its part."""
+
 
 @dataclass(frozen=True)
 class AcceleratorClass:
@@ -46,6 +49,24 @@ class AcceleratorClass:
         if not name or memory == 0:
             raise ValueError(f"{text!r} is no class: write its name, or name=memory in GiB, as gpu-80gb=80")
         return cls(name, memory)
+
+    def lack_of(self, is_accelerator: bool, memory_bytes: int | None) -> str | None:
+        """Say what a device lacks to serve this class; None if nothing, as far as is known.
+
+        Parameters
+        ----------
+        is_accelerator
+            Whether it is one, or a processor, which serves the classes ``cpu`` and ``cpu-…`` alone.
+        memory_bytes
+            Of one accelerator, or of the host; None where it cannot be told.
+        """
+        if not is_accelerator and self.name.partition("-")[0] != "cpu":
+            return f"{self.name} is a class of accelerators"
+        if self.memory_bytes is None or memory_bytes is None:
+            return None
+        if memory_bytes < NOMINAL_SHARE * self.memory_bytes:
+            return f"{self.name} is a class of {self.memory_bytes / GIB:.0f} GiB"
+        return None
 
     def holds(self, memory_bytes: int) -> bool:
         """Tell whether a training of so much memory fits."""

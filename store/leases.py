@@ -43,6 +43,23 @@ class HeartbeatReply:
     wishes: frozenset[StepWish] = frozenset()
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a trainer has said since the report before.
+
+    Attributes
+    ----------
+    events
+        In the order of the trainer's event file.
+    position
+        Byte of that file after the last of them. Events up to a position are recorded once: a repeat of a
+        report whose commit had succeeded after all is passed over.
+    """
+
+    events: Sequence[NewEvent]
+    position: int
+
+
 class NewArtifact(TypedDict):
     """A file whose upload is complete."""
 
@@ -75,8 +92,9 @@ def heartbeat(
     now: datetime,
     lease_seconds: float,
     handed_on: Collection[StepWish] = (),
+    report: Report | None = None,
 ) -> HeartbeatReply:
-    """Extend a lease and learn what its holder shall do.
+    """Extend a lease, say what the trainer said, and learn what its holder shall do, by one UPDATE.
 
     Parameters
     ----------
@@ -90,10 +108,15 @@ def heartbeat(
         For how long the lease is extended from here.
     handed_on
         Wishes of an earlier reply that the trainer has by now; they are not told again.
+    report
+        What to record with it; None for nothing.
     """
     changes: dict[str, Any] = {"lease_expires_at": now + timedelta(seconds=lease_seconds)}
     changes |= {STEP_WISHES[wish]: False for wish in handed_on}
-    job = _update(session, job_id, lease_token, changes, now=now)
+    if report is None:
+        job = _update(session, job_id, lease_token, changes, now=now)
+    else:
+        job = _update_with_report(session, job_id, lease_token, changes, report, now=now)
     wishes = frozenset(wish for wish, column in STEP_WISHES.items() if getattr(job, column))
     return HeartbeatReply(stop=stop_wish(job, now), wishes=wishes)
 
@@ -132,22 +155,33 @@ def record_events(
         An open transaction.
     job_id, lease_token
         The lease.
-    events
-        In the order of the trainer's event file.
-    position
-        Byte of that file after the last of them. Events up to a position are recorded once: a repeat of
-        a batch whose commit had succeeded after all is passed over.
+    events, position
+        As of a `Report`.
     now
         Time of the record.
     """
+    _update_with_report(session, job_id, lease_token, {}, Report(events, position), now=now)
+
+
+def _update_with_report(
+    session: Session,
+    job_id: str,
+    lease_token: int,
+    changes: Mapping[str, Any],
+    report: Report,
+    *,
+    now: datetime,
+) -> Job:
     job = lock_under_lease(session, job_id, lease_token)
-    if job.events_position >= position:
-        return
-    changes = _progress_changes(events, job)
-    changes |= {"events_position": position, "last_sequence": Job.last_sequence + len(events)}
-    job = _update(session, job_id, lease_token, changes, now=now)
+    if job.events_position >= report.position:
+        return _update(session, job_id, lease_token, changes, now=now)
+    events, attempt = report.events, job.attempt
+    moved = _progress_changes(events, job)
+    moved |= {"events_position": report.position, "last_sequence": Job.last_sequence + len(events)}
+    job = _update(session, job_id, lease_token, {**changes, **moved}, now=now)
     insert_events(session, job, [_with_overall_progress(event, job.progress) for event in events], now=now)
-    _insert_metric_points(session, job_id, job.attempt, events)
+    _insert_metric_points(session, job_id, attempt, events)
+    return job
 
 
 def add_artifacts(

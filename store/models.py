@@ -61,6 +61,7 @@ GenerationReason = Literal[
     "not_watched",
     "cancelled_by_user",
 ]
+WorkerRole = Literal["training", "interactive"]
 ArtifactKind = Literal["student_archive", "student_file", "checkpoint_file", "sample", "log", "result"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -72,6 +73,7 @@ WEBHOOK_DISABLED_REASONS: tuple[WebhookDisabledReason, ...] = get_args(WebhookDi
 DELIVERY_STATUSES: tuple[DeliveryStatus, ...] = get_args(DeliveryStatus)
 GENERATION_STATUSES: tuple[GenerationStatus, ...] = get_args(GenerationStatus)
 GENERATION_REASONS: tuple[GenerationReason, ...] = get_args(GenerationReason)
+WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
@@ -106,6 +108,7 @@ class Base(DeclarativeBase):
         Reason: Text(),
         Scope: Text(),
         ArtifactKind: Text(),
+        WorkerRole: Text(),
         WebhookDisabledReason: Text(),
         DeliveryStatus: Text(),
         GenerationStatus: Text(),
@@ -406,8 +409,10 @@ class Worker(Base):
     """
 
     __tablename__ = "workers"
+    __table_args__ = (_one_of("role", WORKER_ROLES),)
 
     name: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[WorkerRole]
     host: Mapped[str]
     queue: Mapped[str]
     release: Mapped[str]
@@ -544,12 +549,3 @@ class Generation(OfTenant, Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-
-
-class InteractiveWorker(Base):
-    """A worker that draws generations, and when it was last heard of; it serves all tenants."""
-
-    __tablename__ = "interactive_workers"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    seen_at: Mapped[datetime]

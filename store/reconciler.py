@@ -21,7 +21,6 @@ from store.database import server_now, transaction
 from store.errors import UnavailableError
 from store.generations import count_waiting, expire_generations, remove_old_generations
 from store.idempotency import forget_expired
-from store.interactive_workers import forget_silent_interactive_workers
 from store.job_queries import is_due
 from store.jobs import end_over_time, requeue_expired, settle_requests
 from store.models import Job
@@ -73,7 +72,6 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         expire_generations(session, now=now)
         remove_old_generations(session, now=now, keep_seconds=settings.generation_keep_seconds)
         forget_silent_workers(session, now=now)
-        forget_silent_interactive_workers(session, now=now)
         waiting = _count_queued(session, now, Quotas.by_default(settings))
         waiting_generations = count_waiting(session, now=now)
     if taken_back:

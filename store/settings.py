@@ -137,7 +137,10 @@ class Settings(BaseSettings):
         description="Folders of teachers, separated by colons, beside those that come with the service.",
     )
     worker_queue: str = Field(
-        default="cpu", description="Queue of submitted jobs and of this worker, one per class of accelerator."
+        default="cpu",
+        description="Queue of this worker, one per class of accelerator, and of submitted jobs whose memory "
+        "is not known. A worker without it serves the greatest of ACCELERATOR_CLASSES that its device is fit "
+        "for; one whose device is not fit for the class named does not start.",
     )
     interactive_queue: str = Field(
         default="interactive", description="Queue of generations and of the workers that draw them."
@@ -171,8 +174,9 @@ class Settings(BaseSettings):
     accelerator_classes: Annotated[list[str], NoDecode] = Field(
         default=[],
         description="Classes of accelerators of this installation, from the least to the greatest, separated "
-        "by commas, as cpu,gpu=24,gpu-80gb=80: a queue each, with the memory in GiB that chooses a job's. A "
-        "worker serves its WORKER_QUEUE and those before it. One queue when empty.",
+        "by commas, as cpu,gpu=24,gpu-80gb=80: a queue each, with the memory in GiB that chooses a job's. "
+        "The class cpu, and any that begins with cpu-, is of processors. A worker serves its own queue and "
+        "those before it. One queue when empty.",
     )
     worker_processes: int = Field(
         default=1,

@@ -1,8 +1,9 @@
-"""The workers of the installation, as they tell of themselves.
+"""The workers of the installation, those that train and those that draw, as they tell of themselves.
 
 A worker writes its row when it starts, renews it with every beat and removes it when it ends in order. One
 that was killed falls silent, and its row goes a day later. Nothing is decided by these rows: a job is lost by
-its lease, whatever its worker says. They are for people who want to know what there is and what it does.
+its lease, whatever its worker says. They are for people who want to know what there is and what it does, and
+whether anybody could draw (`store.interactive_capacity`).
 
 Workers belong to no tenant and everybody sees them. What one runs is named to the job's own tenant alone and
 counted for all others.
@@ -17,7 +18,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from store.models import Job, Worker
+from store.models import Job, Worker, WorkerRole
 
 SILENT_ARE_FORGOTTEN = timedelta(days=1)
 
@@ -29,7 +30,9 @@ class Announcement:
     Attributes
     ----------
     name
-        As it claims jobs.
+        As it claims jobs or generations.
+    role
+        What it does.
     queue
         Whose jobs it takes.
     release
@@ -40,6 +43,7 @@ class Announcement:
     """
 
     name: str
+    role: WorkerRole
     host: str
     queue: str
     release: str
@@ -83,8 +87,8 @@ def forget_silent_workers(session: Session, *, now: datetime) -> None:
 
 
 def list_workers(session: Session) -> list[WorkerAtWork]:
-    """List all workers by name, each with what it runs."""
-    workers = session.scalars(select(Worker).order_by(Worker.name)).all()
+    """List the workers that train by name, each with what it runs."""
+    workers = session.scalars(select(Worker).where(Worker.role == "training").order_by(Worker.name)).all()
     named: dict[str | None, list[str]] = defaultdict(list)
     running = select(Job.worker, Job.id).where(Job.status == "running").order_by(Job.id)
     for name, job_id in session.execute(running):

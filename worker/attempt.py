@@ -6,8 +6,8 @@ delays a beat. Whatever the database refuses because the lease is gone ends the 
 is killed and nothing more is written.
 """
 
-import errno
 import json
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.exit_status import DISK_FULL, FAILED, FULL_DISK
 from store.database import Clock, Engine, transaction
 from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError, UnusableInputError
@@ -30,8 +31,6 @@ from worker.event_recorder import EventRecorder
 from worker.inputs import FetchedInputs, InputFetcher
 from worker.job_log import JobLogger
 from worker.trainer import (
-    DISK_FULL_EXIT_CODE,
-    FAILED_EXIT_CODE,
     CommandBuilder,
     Trainer,
     ask_at_step,
@@ -50,18 +49,35 @@ from worker.trainer_events import (
 )
 from worker.transfers import Transfer, Transfers
 
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_MESSAGE = 4_000
 _LAST_REQUEST_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How often the loop does what, in seconds."""
+    """How often the loop does what, in seconds.
+
+    Attributes
+    ----------
+    poll
+        Reads what the trainer says, and whether it has ended.
+    report
+        Tells the database what it says, at most.
+    retry
+        Tries again while the database is away.
+    """
 
     poll: float = 0.2
-    record: float = 1.0
+    report: float = 1.0
     retry: float = 1.0
+
+    def patience(self, ran: float) -> float:
+        """Say how long progress and losses may wait to be reported when the attempt has run for so long.
+
+        Users watch every second of a young job, and of one that runs for hours nobody sees them. A thirtieth
+        of the time that it has run lets a page lag behind by no more than it shows.
+        """
+        return max(self.report, ran / 30)
 
 
 class Attempt:
@@ -134,8 +150,9 @@ class Attempt:
         self._failure: FailedEvent | None = None
         self._result: dict[str, Any] | None = None
         self._student: Transfer | None = None
-        self._next_beat = 0.0
-        self._next_record = 0.0
+        self._began = time.monotonic()
+        self._beat_at = -math.inf
+        self._is_heard = True
 
     def run(self) -> Outcome:
         """Work on the job until it ends, has to be given back or is lost."""
@@ -242,12 +259,12 @@ class Attempt:
             return self._conclusion.release()
         if exit_code == 0 and student is not None and result is not None:
             return self._conclude_finished(student, result)
-        if exit_code == FAILED_EXIT_CODE and failure is not None:
+        if exit_code == FAILED and failure is not None:
             ending = ending_of(failure.reason, failure.message[:_LONGEST_MESSAGE], failure.hint)
             if failure.reason == "out_of_memory":
                 return self._conclusion.out_of_memory(ending)
             return self._conclusion.fail(ending)
-        if exit_code == DISK_FULL_EXIT_CODE:
+        if exit_code == DISK_FULL:
             return self._conclusion.fail(ending_of("storage_full"))
         if self._shall_stop:
             return self._conclusion.release()
@@ -277,17 +294,27 @@ class Attempt:
                 self._transfers.hurry(self._settings.cancel_grace_seconds)
 
     def _tick(self) -> None:
-        """Do what is due: read events, record them, beat. A database that is away is tried again later."""
+        """Do what is due: read events, beat. A database that is away is tried again later."""
         if self._transfers.lease_lost.is_set():
             raise LeaseLostError("The job is no longer this worker's.")
         self._read_events()
         now = time.monotonic()
-        if now >= self._next_beat:
-            self._next_beat = now + (self._settings.heartbeat_seconds if self._beat() else self._rhythm.retry)
-        if self._recorder.has_unrecorded and now >= self._next_record:
-            self._next_record = now + (self._rhythm.record if self._record() else self._rhythm.retry)
+        if now - self._beat_at >= self._pause(now):
+            self._beat_at, self._is_heard = now, self._beat()
+
+    def _pause(self, now: float) -> float:
+        """Give the pause from one beat to the next, which takes along what the trainer said."""
+        if not self._is_heard:
+            return self._rhythm.retry
+        longest = self._settings.heartbeat_seconds
+        if not self._recorder.has_unrecorded:
+            return longest
+        ran = 0.0 if self._recorder.is_urgent else now - self._began
+        return min(self._rhythm.patience(ran), longest)
 
     def _beat(self) -> bool:
+        """Extend the lease and report; False when the database is away, and the report is kept."""
+        report = self._recorder.offer()
         try:
             with transaction(self._engine) as session:
                 reply = heartbeat(
@@ -296,26 +323,19 @@ class Attempt:
                     now=self._clock(session),
                     lease_seconds=self._settings.lease_seconds,
                     handed_on=self._handed_on,
+                    report=report,
                 )
         except UnavailableError as error:
             self._logger.warning("no heartbeat: %s", error.detail)
             monitoring.HEARTBEATS_FAILED.inc()
             return False
+        self._recorder.settle()
         monitoring.LAST_HEARTBEAT.set_to_current_time()
         # Where a wish is withdrawn while the trainer stops, giving the job back queues it again.
         self._wish = reply.stop or self._wish
         for wish in reply.wishes:
             ask_at_step(self._work_dir, wish)
         self._handed_on = reply.wishes
-        return True
-
-    def _record(self) -> bool:
-        """Record the events read so far; False when the database is away and they are kept."""
-        try:
-            self._recorder.record()
-        except UnavailableError as error:
-            self._logger.warning("events not recorded yet: %s", error.detail)
-            return False
         return True
 
     def _read_events(self) -> None:
@@ -348,4 +368,4 @@ class Attempt:
 
 
 def _is_full_disk(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in _FULL_DISK
+    return isinstance(error, OSError) and error.errno in FULL_DISK

@@ -21,6 +21,8 @@ class Device:
     ----------
     name
         As its maker calls it.
+    is_accelerator
+        Whether it is one, or the processor.
     count
         How many accelerators of that name a trainer sees, or cores of the processor.
     memory_bytes
@@ -28,6 +30,7 @@ class Device:
     """
 
     name: str
+    is_accelerator: bool
     count: int
     memory_bytes: int | None
 
@@ -62,12 +65,12 @@ def _accelerators(environment: Mapping[str, str]) -> Device | None:
     name, _, mebibytes = found[0]
     count = sum(other == name for other, _, _ in found)
     memory = int(mebibytes) * _MIB if mebibytes.strip().isdecimal() else None
-    return Device(name.strip(), count, memory)
+    return Device(name.strip(), is_accelerator=True, count=count, memory_bytes=memory)
 
 
 def _processor() -> Device:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Device(_processor_name(), cores, _host_memory())
+    return Device(_processor_name(), is_accelerator=False, count=cores, memory_bytes=_host_memory())
 
 
 def _processor_name() -> str:

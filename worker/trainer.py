@@ -17,10 +17,6 @@ from store.settings import Settings
 from store.step_wishes import StepWish
 from worker.inputs import FetchedInputs
 
-STOPPED_EXIT_CODE = os.EX_TEMPFAIL
-FAILED_EXIT_CODE = 1
-DISK_FULL_EXIT_CODE = os.EX_IOERR
-
 RESTARTS = 2
 """How often processes that crash start again, together, before it counts as a crash of the trainer."""
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from core.spec import Caption, SamplerName
 from store import models
 from store.generation_endings import EXPLANATIONS
-from store.interactive_workers import InteractiveCapacity, WaitingReason
+from store.interactive_capacity import InteractiveCapacity, WaitingReason
 from store.models import GenerationReason, GenerationStatus
 
 MAX_STEPS = 100

@@ -9,12 +9,12 @@ from api.generations import schemas
 from api.idempotency import Carried, carry_out_once, key_of
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec, student_name
-from store import artifacts, generations, interactive_workers, job_queries
+from store import artifacts, generations, job_queries
 from store.database import Session, server_now
 from store.errors import InvalidInputError, JobNotSucceededError, NotFoundError
 from store.generations import Drawing
 from store.idempotency import KeptAnswer
-from store.interactive_workers import InteractiveCapacity
+from store.interactive_capacity import InteractiveCapacity, interactive_capacity
 from store.models import Generation, Job
 from store.quotas import Quotas
 
@@ -126,7 +126,7 @@ def capacity(services: TenantServices) -> InteractiveCapacity:
 
 
 def _capacity(services: TenantServices, session: Session) -> InteractiveCapacity:
-    return interactive_workers.interactive_capacity(
+    return interactive_capacity(
         session,
         now=server_now(session),
         lease_seconds=services.settings.interactive_lease_seconds,

@@ -8,9 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from store import generations
+from store import generations, workers
 from store.database import server_now, transaction
-from store.interactive_workers import announce_worker
 from store.jobs import Claim
 from store.leases import NewArtifact, add_artifacts
 from store.objects import ObjectStore
@@ -94,7 +93,8 @@ def test_teacher_and_student_are_drawn_as_they_were_evaluated_and_waited_for(
     )
     asking.start()
     with transaction(engine) as session:
-        announce_worker(session, name="w", now=server_now(session))
+        told = workers.Announcement("w", "interactive", "h", "interactive", "0.1.0", "a processor", 2, None)
+        workers.announce(session, told, started_at=server_now(session), now=server_now(session))
     claim = take(engine)
     asking.join()
     assert waited[0].json()["status"] == "running"

@@ -13,7 +13,7 @@ from tests.api.conftest import visit
 
 
 def tell(engine: Engine, name: str, *, silent_for: timedelta = timedelta(0)) -> None:
-    told = Announcement(name, f"host of {name}", "gpu", "0.1.0", "NVIDIA H100", 1, 80 * 2**30)
+    told = Announcement(name, "training", f"host of {name}", "gpu", "0.1.0", "NVIDIA H100", 1, 80 * 2**30)
     with transaction(engine) as session:
         now = server_now(session) - silent_for
         announce(session, told, started_at=now, now=now)

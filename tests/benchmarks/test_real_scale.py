@@ -1,10 +1,10 @@
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.real_scale.__main__ import main
 from benchmarks.real_scale.figures import figures_of, sample_flops
 from core.registry import TeacherInfo
 from core.spec import DistillationSpec
@@ -50,7 +50,7 @@ def test_figures_leave_out_the_warm_up(teacher: TeacherInfo) -> None:
     assert figures["model_flops_utilisation"] == pytest.approx(120 * 2_370e9 / 989e12, rel=0.01)
 
 
-def test_a_whole_job_is_measured(tmp_path: Path) -> None:
+def test_a_whole_job_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = SD14_UNET | {
         "_diffusers_version": "0.42.0",  # pipelines take a small sample_size of an old one for a mistake
         "sample_size": 4,
@@ -60,10 +60,11 @@ def test_a_whole_job_is_measured(tmp_path: Path) -> None:
         "cross_attention_dim": 64,
     }
     (tmp_path / "unet.json").write_text(json.dumps(small))
-    command = [sys.executable, "-m", "benchmarks.real_scale", "--unet-config", str(tmp_path / "unet.json")]
+    command = ["benchmarks.real_scale", "--unet-config", str(tmp_path / "unet.json")]
     command += ["--students", "b-tiny", "--steps", "8", "--batch-size", "2", "--pictures", "2"]
     command += ["--work", str(tmp_path / "work"), "--json", str(tmp_path / "figures.json")]
-    subprocess.run(command, check=True)
+    monkeypatch.setattr(sys, "argv", command)
+    main()
     (figures,) = json.loads((tmp_path / "figures.json").read_text())
     assert figures["student"] == "b-tiny"
     assert figures["pictures"] == 2

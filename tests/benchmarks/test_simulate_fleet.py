@@ -14,7 +14,7 @@ from store.database import transaction
 from store.job_options import JobOptions
 from store.tenants import ensure_tenant
 
-MILLISECONDS = {move: [5.0, 20.0] for move in ("claim", "heartbeat", "record", "reconcile", "finish")}
+MILLISECONDS = {move: [5.0, 20.0] for move in ("claim", "heartbeat", "report", "reconcile", "finish")}
 MOVES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 1)) | st.none(), max_size=14)
 
 

@@ -131,7 +131,8 @@ class Jobs:
 
     def announce(self, name: str, *, silent_for: timedelta = timedelta(0)) -> None:
         """Tell of a worker as it does itself."""
-        told = Announcement(name, f"{name}.example", "gpu", "0.1.0", "NVIDIA H100 80GB HBM3", 2, 80 * 2**30)
+        device = ("NVIDIA H100 80GB HBM3", 2, 80 * 2**30)
+        told = Announcement(name, "training", f"{name}.example", "gpu", "0.1.0", *device)
         with transaction(self.engine) as session:
             now = server_now(session)
             announce(session, told, started_at=now - timedelta(hours=5), now=now - silent_for)

@@ -111,7 +111,7 @@ def test_teachers(run: Any) -> None:
 
 def test_workers(run: Any, engine: Any) -> None:
     assert run("workers").stdout == ""
-    told = Announcement("gpu-07:9", "gpu-07", "gpu", "0.1.0", "NVIDIA H100", 2, 80_000_000_000)
+    told = Announcement("gpu-07:9", "training", "gpu-07", "gpu", "0.1.0", "NVIDIA H100", 2, 80_000_000_000)
     with transaction(engine) as session:
         now = server_now(session)
         announce(session, told, started_at=now, now=now)

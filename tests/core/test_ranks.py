@@ -1,12 +1,13 @@
-"""A job on two processes: what one process makes of the same batches, also after a death or a stop."""
+"""A job on two processes and two hosts: what one makes of the same batches, and one end for all."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
 from core.batches import BatchSource
+from core.checkpoints import newest_checkpoint
 from core.errors import CoreError
+from core.exit_status import FAILED, STOPPED
 from core.noise_matching import NoiseMatching
 from core.noise_process import noise_process
 from core.ranks import Ranks
-from core.run import STOPPED, main
+from core.run import main
 from core.spec import DistillationSpec, FeatureMatchingSpec, MethodSpec, derive_student
 from core.student_weights import build_student
 from core.students import student_rule
@@ -30,14 +33,13 @@ from core.teacher import Teacher
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 280
-MODEL = "checkpoints/step-00000006/model.safetensors"
+MODEL = "checkpoints/step-00000004/model.safetensors"
 STUDENT = "student/unet/diffusion_pytorch_model.safetensors"
 EVALUATION = {"samples": 2, "steps": 1, "guidance_scale": 1.0, "batch_size": 4, "bootstrap_resamples": 0}
-TRAINING = {"steps": 6, "batch_size": 6, "learning_rate": 1e-4, "checkpoint_every": 2, "log_every": 1}
-EVERY_PASS = {  # two parts of two passes each, over narrower features, so that all gradients add up
+TRAINING = {"steps": 4, "batch_size": 4, "learning_rate": 1e-4, "checkpoint_every": 2, "log_every": 1}
+EVERY_PASS = {  # two parts over narrower features, each of two passes on a rank, so that all gradients add up
     "student": "c-tiny",
     "method": {"noise_matching_steps": 2, "features": {"cross_attention": True, "direction_weight": 0.5}},
-    "training": TRAINING | {"micro_batch_size": 2},
     "evaluation": EVALUATION,
 }
 
@@ -48,22 +50,92 @@ def arguments(spec: DistillationSpec, workdir: Path, teachers: Path) -> list[str
     return ["--spec", str(workdir / "spec.json"), "--workdir", str(workdir), "--teachers", str(teachers)]
 
 
-def start(spec: DistillationSpec, workdir: Path, teachers: Path) -> subprocess.Popen[bytes]:
-    """Start a job on two ranks, whose output is in its folder."""
-    command = [sys.executable, "-m", "core.elastic", "--standalone", "--nproc-per-node", "2"]
-    command += ["--max-restarts", "1", "-m", "core.run", *arguments(spec, workdir, teachers)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (workdir / "log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+class Agents:
+    """The agents of one launch, and how they end; their output is in the job's folder.
+
+    Parameters
+    ----------
+    workdir
+        The job's folder, whose command is ``program``.
+    options
+        Those of each agent.
+    """
+
+    def __init__(self, workdir: Path, program: Sequence[str], options: Sequence[Sequence[str]]) -> None:
+        self._log = workdir / "log"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with self._log.open("ab") as log:
+            self.processes = [
+                subprocess.Popen(
+                    [sys.executable, "-m", "core.elastic", *each, "-m", *program],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                )
+                for each in options
+            ]
+
+    @property
+    def run(self) -> bool:
+        """Whether all run; one that has ended fails the test that waits for something."""
+        ended = [process.returncode for process in self.processes if process.poll() is not None]
+        assert not ended, f"ended with {ended} before"
+        return True
+
+    def ranks(self) -> dict[int, int]:
+        """The process of each rank that the agents have running."""
+        found = {}
+        for agent in self.processes:
+            for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
+                try:
+                    environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                ranks = [int(entry[5:]) for entry in environment if entry.startswith(b"RANK=")]
+                found |= dict.fromkeys(ranks, int(child))
+        return found
+
+    def finish(self) -> list[int]:
+        """Wait for the end of each and return their exit statuses."""
+        return [process.wait(PATIENCE_SECONDS) for process in self.processes]
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()  # and with it its ranks
+            process.wait()
+        sys.stderr.write(self._log.read_text())
 
 
-def finish(process: subprocess.Popen[bytes], workdir: Path) -> int:
-    try:
-        return process.wait(PATIENCE_SECONDS)
-    finally:
-        process.kill()  # and with it its ranks
-        process.wait()
-        sys.stderr.write((workdir / "log").read_text())
+@pytest.fixture
+def launch(teachers_dir: Path) -> Iterator[Callable[..., Agents]]:
+    """Starts a job on two ranks of one host, or of as many hosts as there are addresses."""
+    launched: list[Agents] = []
+
+    def launch(
+        spec: DistillationSpec,
+        workdir: Path,
+        *,
+        program: Sequence[str] = ("core.run",),
+        addresses: Sequence[str] = (),
+        restarts: int = 1,
+    ) -> Agents:
+        shared = ["--max-restarts", str(restarts)]
+        if not addresses:
+            options = [["--standalone", "--nproc-per-node", "2", *shared]]
+        else:
+            with socket.socket() as probe:
+                probe.bind((addresses[0], 0))
+                endpoint = f"{addresses[0]}:{probe.getsockname()[1]}"
+            shared += ["--nnodes", str(len(addresses)), "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
+            shared += ["--rdzv-endpoint", endpoint, "--rdzv-id", uuid.uuid4().hex]
+            options = [[*shared, "--local-addr", address] for address in addresses]
+        launched.append(Agents(workdir, [*program, *arguments(spec, workdir, teachers_dir)], options))
+        return launched[-1]
+
+    yield launch
+    for agents in launched:
+        agents.kill()
 
 
 def run_alone(spec: DistillationSpec, workdir: Path, teachers: Path) -> int:
@@ -89,36 +161,18 @@ def metrics_of(workdir: Path) -> dict[int, dict[str, float]]:
     }
 
 
-def await_true(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> Any:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := condition()):
-        assert process.poll() is None, f"ended with {process.returncode} before"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # a file or a process is polled, with a deadline
-    return found
-
-
-def rank_processes(agent: int) -> dict[int, int]:
-    """The process of each rank that an agent has running."""
-    found = {}
-    for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
-        try:
-            environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        ranks = [int(entry[5:]) for entry in environment if entry.startswith(b"RANK=")]
-        found |= dict.fromkeys(ranks, int(child))
-    return found
-
-
 def greatest_difference(one: Path, other: Path) -> float:
     ours, theirs = load_file(one), load_file(other)
     assert set(ours) == set(theirs)
     return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
 
 
-def test_two_ranks_of_which_one_is_killed_train_what_one_process_does(
-    make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
+def test_two_hosts_of_which_one_loses_its_rank_train_what_one_process_does(
+    make_spec: Callable[..., DistillationSpec],
+    teachers_dir: Path,
+    tmp_path: Path,
+    launch: Callable[..., Agents],
+    eventually: Callable[..., Any],
 ) -> None:
     """Gradients are added up in another order, so equal to rounding: 1e-5 of a loss, where 1e-6 is measured.
 
@@ -126,18 +180,17 @@ def test_two_ranks_of_which_one_is_killed_train_what_one_process_does(
     no weight differs by more than the rate times twice the steps, and all together by 1/200 of the way that
     they went, where 1/2000 is measured.
     """
-    spec = make_spec(**EVERY_PASS)
     alone, together = tmp_path / "alone", tmp_path / "together"
-    assert run_alone(spec, alone, teachers_dir) == 0
+    agents = launch(
+        make_spec(**EVERY_PASS, training=TRAINING | {"micro_batch_size": 1}),
+        together,
+        addresses=("127.0.0.1", "127.0.0.2"),
+    )
+    assert run_alone(make_spec(**EVERY_PASS, training=TRAINING), alone, teachers_dir) == 0
 
-    process = start(spec, together, teachers_dir)
-    try:
-        await_true(lambda: 3 in metrics_of(together), process)
-        killed = rank_processes(process.pid)[1]
-        os.kill(killed, signal.SIGKILL)
-    finally:
-        status = finish(process, together)
-    assert status == 0
+    eventually(lambda: agents.run and 3 in metrics_of(together), PATIENCE_SECONDS)
+    os.kill(agents.ranks()[1], signal.SIGKILL)
+    assert agents.finish() == [0, 0]
     events = events_of(together)
     assert [event["phase"] for event in events if event["type"] == "phase"].count("training") == 2
     assert [event["type"] for event in events].count("result") == 1
@@ -146,34 +199,66 @@ def test_two_ranks_of_which_one_is_killed_train_what_one_process_does(
     assert len(repeated) == 2
     assert repeated[0]["values"]["loss"] == repeated[1]["values"]["loss"]
     expected, found = metrics_of(alone), metrics_of(together)
-    assert set(found) == set(expected) == set(range(1, 7))
+    assert set(found) == set(expected) == set(range(1, 5))
     for step, values in expected.items():
         assert found[step] == pytest.approx(values, rel=1e-5), f"step {step}"
     rate, steps = TRAINING["learning_rate"], TRAINING["steps"]
     assert greatest_difference(together / MODEL, alone / MODEL) <= 2 * rate * steps
     ours, theirs = load_file(together / STUDENT), load_file(alone / STUDENT)
     distance = sum((ours[name] - theirs[name]).square().sum() for name in ours).sqrt()
-    moved = load_file(alone / "checkpoints/step-00000004/average.safetensors")
+    moved = load_file(alone / "checkpoints/step-00000002/average.safetensors")
     assert distance < 0.005 * sum((theirs[name] - moved[name]).square().sum() for name in ours).sqrt()
 
 
 def test_a_stop_is_after_the_same_step_on_every_rank(
-    make_spec: Callable[..., DistillationSpec], teachers_dir: Path, tmp_path: Path
+    make_spec: Callable[..., DistillationSpec],
+    tmp_path: Path,
+    launch: Callable[..., Agents],
+    eventually: Callable[..., Any],
 ) -> None:
     """A thousand steps lie ahead: whoever ends in time was stopped. A step is one pass, a static graph."""
     spec = make_spec(training=TRAINING | {"steps": 1_000, "sample_every": 1_000}, evaluation=EVALUATION)
-    process = start(spec, tmp_path, teachers_dir)
-    try:
-        await_true(lambda: 2 in metrics_of(tmp_path), process)
-        process.terminate()
-    finally:
-        status = finish(process, tmp_path)
-    assert status == STOPPED
+    agents = launch(spec, tmp_path)
+    eventually(lambda: agents.run and 2 in metrics_of(tmp_path), PATIENCE_SECONDS)
+    agents.processes[0].terminate()
+    assert agents.finish() == [STOPPED]
     saved = events_of(tmp_path)[-1]
     assert saved["type"] == "checkpoint"
     assert max(metrics_of(tmp_path)) == saved["step"]
-    left = [json.loads(file.read_text()) for file in (tmp_path / "ranks").glob("*/rank-*.json")]
-    assert left == 2 * [{"status": STOPPED, "failure": None}]
+    assert left_by_ranks(tmp_path) == 2 * [{"status": STOPPED, "failure": None}]
+
+
+@pytest.mark.parametrize(
+    ("fault", "restarts", "sentence"),
+    [("out_of_memory", 1, "the memory is used up"), ("diverged", 0, "no longer a finite number at step 3")],
+)
+def test_what_fails_one_rank_fails_all_with_its_one_reason(
+    make_spec: Callable[..., DistillationSpec],
+    tmp_path: Path,
+    launch: Callable[..., Agents],
+    fault: str,
+    restarts: int,
+    sentence: str,
+) -> None:
+    """That the ranks may be started again changes nothing: it would end as before."""
+    spec = make_spec(training=TRAINING, evaluation=EVALUATION)
+    agents = launch(spec, tmp_path, program=("tests.core.faulty_rank", fault), restarts=restarts)
+    assert agents.finish() == [FAILED]
+    *earlier, last = events_of(tmp_path)
+    assert (last["type"], last["reason"]) == ("failed", fault)
+    assert sentence in last["message"]
+    assert [event["phase"] for event in earlier if event["type"] == "phase"].count("training") == 1
+    assert not any(event["type"] in {"failed", "result"} for event in earlier)
+    assert [event["step"] for event in earlier if event["type"] == "checkpoint"] == [2]
+    assert newest_checkpoint(tmp_path / "checkpoints").name == "step-00000002"
+    went_back = [event["message"] for event in earlier if event["type"] == "warning"]
+    assert len(went_back) == (fault == "diverged")
+    failures = [each["failure"] for each in left_by_ranks(tmp_path) if each["failure"]]
+    assert {failure["reason"] for failure in failures} == {fault}
+
+
+def left_by_ranks(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in (workdir / "ranks").glob("*/rank-*.json")]
 
 
 @pytest.fixture

@@ -49,7 +49,9 @@ def test_the_owner_of_a_data_folder_never_has_to_think_of_a_key(
         # Nobody waited for it, and it shall be there all the same.
         assert [each.name for each in stack.processes[-3:]] == ["api", "interactive", "worker"]
         with psycopg.connect(stack.variables["DATABASE_URL"], autocommit=True) as database:
-            eventually(lambda: database.execute("SELECT name FROM interactive_workers").fetchall(), 120)
+            roles = "SELECT DISTINCT role FROM workers ORDER BY role"
+            both = [("interactive",), ("training",)]
+            eventually(lambda: database.execute(roles).fetchall() == both, 120)
 
         everything = {**os.environ, **stack.environment()}
         ensure_first_key(data_dir, stack.api_url, everything)

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from core.run import DISK_FULL
+from core.exit_status import DISK_FULL
 from store.database import server_now, transaction
 from store.jobs import create_job
 from store.queue import send_job_hint
 from tests.core.conftest import small_spec, write_tiny_teacher
 from tests.faults.servers import REPOSITORY
-from worker.trainer import DISK_FULL_EXIT_CODE
 
 Eventually = Callable[..., Any]
 PAGE_BYTES = resource.getpagesize()
@@ -105,7 +104,7 @@ def test_a_trainer_that_cannot_even_say_so_says_it_by_its_exit_code(
         file.write(" " * (PAGE_BYTES - said.stat().st_size % PAGE_BYTES - 1) + "\n")
     fill(small_disk)
     trainer.send_signal(signal.SIGCONT)
-    assert trainer.wait(60) == DISK_FULL == DISK_FULL_EXIT_CODE
+    assert trainer.wait(60) == DISK_FULL
     assert '"failed"' not in said.read_text()
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from store import generations
+from store import generations, workers
 from store.database import transaction
 from store.errors import GenerationEndedError, LeaseLostError, NotFoundError, QuotaExceededError
 from store.generation_endings import EXPLANATIONS, generation_ending
 from store.generations import Drawing, GenerationClaim, Picture, claim_next_generation, picture_key
 from store.ids import new_id
-from store.interactive_workers import announce_worker, interactive_capacity, withdraw_worker
+from store.interactive_capacity import interactive_capacity
 from store.models import GENERATION_REASONS, GENERATION_STATUSES, Generation, UnclaimedObject
 from store.objects import ObjectStore
 from store.queue import count_hints
@@ -24,6 +24,7 @@ from store.settings import Settings
 from store.sweeper import remove_unclaimed_objects
 from store.unclaimed import announce, take_due
 from store.versions import latest_versions
+from store.workers import Announcement, sign_off
 
 Ask = Callable[..., str]
 WATCH = 30.0
@@ -236,15 +237,16 @@ def test_it_is_known_whether_a_worker_is_there_and_free(
 
     assert reason() == "no_worker"
     with transaction(engine) as session:
-        for _ in range(2):
-            announce_worker(session, name="w", now=now)
+        for name, role in (("w", "interactive"), ("another", "training")):
+            told = Announcement(name, role, "h", "q", "0.1.0", "a processor", 2, None)
+            workers.announce(session, told, started_at=now, now=now)
     assert reason() is None
     ask(tenant=tenant_id("b"))
     assert take() is not None
     assert reason() == "workers_busy", "with another tenant's generation"
     assert reason(now + timedelta(seconds=LEASE)) == "no_worker"
     with transaction(engine) as session:
-        withdraw_worker(session, name="w")
+        sign_off(session, "w")
     assert reason() == "no_worker"
 
 

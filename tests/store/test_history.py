@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from store.database import transaction
 from store.errors import NotFoundError
 from store.events import NewEvent, list_events
 from store.jobs import Claim
-from store.leases import NewArtifact, add_artifacts, forget_checkpoints, record_events
+from store.leases import NewArtifact, Report, add_artifacts, forget_checkpoints, heartbeat, record_events
 from store.metrics import list_metric_names, list_metric_points
 from store.models import PHASES, ArtifactKind
 from store.progress import PHASE_SHARES, overall_progress
@@ -48,6 +48,21 @@ def test_progress_follows_the_phases_and_never_falls(
     with transaction(engine) as session:
         told = [e.data["progress"] for e in list_events(session, claim.job_id).items if e.type == "progress"]
     assert told == seen
+
+
+def test_a_beat_takes_a_report_along_once(engine: Engine, running: MakeClaim, now: datetime) -> None:
+    claim = running()
+    report = Report([progress("training", 50, 100), metrics(50, loss=0.5)], position=9)
+    for later in (timedelta(seconds=10), timedelta(seconds=11)):  # the first one's commit was in doubt
+        with transaction(engine) as session:
+            beat = lease(claim, now + later)
+            assert heartbeat(session, **beat, lease_seconds=60, report=report).stop is None
+            job = job_queries.get_job(session, claim.job_id)
+            assert job.lease_expires_at == now + later + timedelta(seconds=60)
+            told = [event.type for event in list_events(session, claim.job_id).items]
+        assert told[-2:] == ["progress", "metrics"]
+        assert told.count("progress") == 1
+        assert (job.phase, job.last_sequence) == ("training", len(told))
 
 
 def test_the_phases_make_up_the_whole_job() -> None:

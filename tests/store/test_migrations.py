@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,8 +13,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, text
 
+from store.database import server_now, transaction
+from store.interactive_capacity import interactive_capacity
 from store.models import DEFAULT_TENANT_ID, Base
 from store.settings import normalise_database_url
+from store.workers import Announcement, announce
+
+DRAWER = Announcement("new:3", "interactive", "new", "interactive", "0.1.0", "a processor", 2, None)
 
 OLD_INSERT = """
     INSERT INTO jobs (id, status, progress, queue, teacher, spec, attempt, attempts_used, cancel_requested,
@@ -128,10 +135,60 @@ def test_what_there_is_belongs_to_the_default_tenant(
         assert connection.execute(text("SELECT key FROM idempotency_records")).scalars().all() == ["before"]
 
 
+DRAWER_BEAT_BEFORE = """
+    INSERT INTO interactive_workers (name, seen_at) VALUES (:name, now())
+    ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
+"""
+TRAINER_BEAT_BEFORE = """
+    INSERT INTO workers (name, host, queue, release, device, device_count, started_at, beat_at)
+    VALUES (:name, 'h', 'cpu', '0.1.0', 'a processor', 2, now(), now())
+    ON CONFLICT (name) DO UPDATE SET beat_at = excluded.beat_at
+"""
+
+
+def test_workers_of_two_releases_see_each_other_in_both_lists(
+    migrate: Callable[[str, str], None], database: Engine, now: datetime
+) -> None:
+    migrate("upgrade", "0008")
+    with database.begin() as connection:
+        connection.execute(text(DRAWER_BEAT_BEFORE), {"name": "old:1"})
+    migrate("upgrade", "0009")
+    for _ in range(2):  # a second beat renews
+        with database.begin() as connection:
+            connection.execute(text(DRAWER_BEAT_BEFORE), {"name": "old:1"})
+            connection.execute(text(TRAINER_BEAT_BEFORE), {"name": "old:2"})
+        with transaction(database) as session:
+            announce(session, DRAWER, started_at=now, now=server_now(session))
+    with database.begin() as connection:
+        listed = connection.execute(text("SELECT name, role, host FROM workers ORDER BY name")).all()
+        assert [tuple(row) for row in listed] == [
+            ("new:3", "interactive", "new"),
+            ("old:1", "interactive", "old"),
+            ("old:2", "training", "h"),
+        ]
+        beats = "SELECT name, seen_at FROM interactive_workers ORDER BY name"
+        same = "SELECT name, beat_at FROM workers WHERE role = 'interactive' ORDER BY name"
+        assert connection.execute(text(beats)).all() == connection.execute(text(same)).all()
+    with transaction(database) as session:
+        capacity = interactive_capacity(session, now=server_now(session), lease_seconds=20)
+        assert (capacity.workers, capacity.waiting_reason) == (2, None)
+    migrate("downgrade", "0008")
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT name FROM workers")).scalars().all() == ["old:2"]
+        connection.execute(text(DRAWER_BEAT_BEFORE), {"name": "old:1"})
+
+
+LEFT_TO_THE_RELEASE_BEFORE = {"interactive_workers"}
+
+
 def test_the_models_are_what_the_migrations_make(
     migrate: Callable[[str, str], None], database: Engine
 ) -> None:
+    def is_ours(name: str | None, kind: str, _: Any) -> bool:
+        return kind != "table" or name not in LEFT_TO_THE_RELEASE_BEFORE
+
     migrate("upgrade", "head")
     with database.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_server_default": False})
+        opts = {"compare_server_default": False, "include_name": is_ours}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, Base.metadata) == []

@@ -22,7 +22,7 @@ from store.tenancy import tenant_of
 from store.tenants import list_tenants
 
 # What is reached only by way of a row that belongs to a tenant, or by nobody on a tenant's behalf.
-SHARED_BY_ALL = {"interactive_workers", "tenants", "unclaimed_objects", "webhook_attempts", "workers"}
+SHARED_BY_ALL = {"tenants", "unclaimed_objects", "webhook_attempts", "workers"}
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from store.workers import Announcement, announce, forget_silent_workers, list_wo
 
 TOLD = Announcement(
     name="w1",
+    role="training",
     host="gpu-07",
     queue="gpu",
     release="0.1.0",
@@ -50,6 +51,7 @@ def test_a_beat_renews_a_row_and_silence_ends_it(engine: Engine, now: datetime) 
             announce(session, replace(TOLD, name=name), started_at=now, now=now)
         changed = replace(TOLD, release="0.2.0", memory_bytes=None)
         announce(session, changed, started_at=now, now=later)
+        announce(session, replace(TOLD, name="draws", role="interactive"), started_at=now, now=later)
         sign_off(session, "w3")
         forget_silent_workers(session, now=later)
         assert [each.worker.name for each in list_workers(session)] == ["w1", "w2"]

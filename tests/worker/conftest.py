@@ -43,11 +43,11 @@ class Workplace:
         self.stop = threading.Event()
         self.pool = ThreadPoolExecutor(4)
 
-    def submit_job(self, **options: Any) -> str:
+    def submit_job(self, *, queue: str = "cpu", **options: Any) -> str:
         with transaction(self.engine) as session:
             spec = DistillationSpec(teacher="emoji-64")
             now = server_now(session)
-            return create_job(session, spec=spec, options=JobOptions(**options), queue="cpu", now=now).id
+            return create_job(session, spec=spec, options=JobOptions(**options), queue=queue, now=now).id
 
     def supervisor(self, behaviour: str, clock: Clock = server_now, **changes: Any) -> Supervisor:
         def command(spec: Path, work_dir: Path) -> list[str]:
@@ -60,7 +60,7 @@ class Workplace:
             worker="test",
             command=command,
             clock=clock,
-            rhythm=Rhythm(poll=0.02, record=0.02, retry=0.05),
+            rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05),
         )
 
     def run(self, behaviour: str, **changes: Any) -> Outcome:
@@ -185,6 +185,17 @@ def start_worker(
     for process in workers:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path) -> Path:
+    """A driver's tool that answers as a real one does, and writes down what it was asked."""
+    path = tmp_path / "driver" / "nvidia-smi"
+    path.parent.mkdir()
+    answer = "NVIDIA H100 80GB HBM3, 81559\n" * 2 + "NVIDIA A2, 15356\n"
+    path.write_text(f"#!/bin/sh\necho \"$@\" > {path.parent}/asked\ncat <<'END'\n{answer}END\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture

@@ -2,30 +2,34 @@
 
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import worker.app
-from store.database import create_engine
 from store.objects import ObjectStore
-from store.settings import get_settings
 from worker.attempt import Rhythm
 from worker.supervisor import Supervisor
 
-_settings = get_settings()
-_supervisor = Supervisor(
-    engine=create_engine(_settings),
-    objects=ObjectStore(_settings),
-    settings=_settings,
-    worker=worker.app.NAME,
-    command=lambda spec, work_dir: [
-        sys.executable,
-        "-I",
-        str(Path(__file__).with_name("small_trainer.py")),
-        os.environ.get("SMALL_TRAINER_BEHAVIOUR", "pauses"),
-        str(spec),
-        str(work_dir),
-    ],
-    rhythm=Rhythm(poll=0.02, record=0.02, retry=0.05),
-)
-worker.app.make_supervisor = lambda: _supervisor  # type: ignore[assignment]
+
+@lru_cache(maxsize=1)
+def make_supervisor() -> Supervisor:
+    settings = worker.app.worker_settings()
+    return Supervisor(
+        engine=worker.app.process.engine,
+        objects=ObjectStore(settings),
+        settings=settings,
+        worker=worker.app.process.name,
+        command=lambda spec, work_dir: [
+            sys.executable,
+            "-I",
+            str(Path(__file__).with_name("small_trainer.py")),
+            os.environ.get("SMALL_TRAINER_BEHAVIOUR", "pauses"),
+            str(spec),
+            str(work_dir),
+        ],
+        rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05),
+    )
+
+
+worker.app.make_supervisor = make_supervisor
 app = worker.app.app

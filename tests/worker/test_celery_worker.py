@@ -1,8 +1,10 @@
-"""The Celery worker as a real process: hints, a warm shutdown, a sudden death."""
+"""The Celery worker as a real process: its queue, hints, a warm shutdown, a sudden death."""
 
+import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -38,6 +40,37 @@ def test_a_hint_runs_a_job_even_after_the_broker_was_emptied(
         send_on(job_id, 5)
         eventually(lambda job_id=job_id: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
         assert workplace.job(job_id).attempt == 1
+
+
+def test_a_worker_serves_the_class_of_its_device_and_those_before_it(
+    workplace: Any,
+    start_worker: Callable[..., Any],
+    nvidia_smi: Path,
+    eventually: Eventually,
+) -> None:
+    start_worker(
+        PATH=f"{nvidia_smi.parent}:{os.environ['PATH']}",
+        ACCELERATOR_CLASSES="cpu=8,gpu=24,gpu-80gb=80,gpu-141gb=141",
+        SMALL_TRAINER_BEHAVIOUR="steady",
+    )
+    for queue in ("gpu-80gb", "cpu"):
+        job_id = workplace.submit_job(queue=queue)
+        send_job_hint(workplace.settings, job_id, queue)
+        eventually(lambda job_id=job_id: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    (told,) = [each.worker for each in workers(workplace)]
+    assert (told.queue, told.device_count) == ("gpu-80gb", 2)
+    assert (told.device, told.memory_bytes) == ("NVIDIA H100 80GB HBM3", 81_559 * 2**20)
+
+
+def test_a_worker_of_a_class_that_its_machine_is_not_of_does_not_start(
+    workplace: Any, start_worker: Callable[..., Any], tmp_path: Path
+) -> None:
+    worker = start_worker(WORKER_QUEUE="gpu", ACCELERATOR_CLASSES="cpu,gpu=24", CUDA_VISIBLE_DEVICES="")
+    assert worker.wait(60) == 1
+    said = (tmp_path / "worker-0.log").read_text()
+    assert "WORKER_QUEUE is gpu, and gpu is a class of accelerators." in said
+    assert "Traceback" not in said
+    assert workers(workplace) == []
 
 
 def test_a_worker_told_to_end_gives_its_job_back_and_another_finishes_it(

@@ -121,7 +121,7 @@ def test_a_job_on_a_teacher_and_captions_in_s3_runs_to_its_end(
         settings=allowed,
         worker="test",
         command=core_command(allowed),
-        rhythm=Rhythm(poll=0.02, record=0.02, retry=0.05),
+        rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05),
     )
     outcome = supervisor.run(threading.Event())
     with transaction(engine) as session:

@@ -2,16 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 
-from worker.progress_filter import ProgressFilter
+from store.database import server_now
+from store.jobs import Claim
+from worker.attempt import Rhythm
+from worker.event_recorder import EventRecorder
 from worker.trainer_events import (
     CheckpointEvent,
     EventTail,
     MetricsEvent,
     PhaseEvent,
-    ProgressEvent,
     WarningEvent,
 )
 
@@ -71,12 +75,49 @@ def test_what_postgres_cannot_hold_is_replaced(events_file: Path) -> None:
     ]
 
 
-def test_progress_is_recorded_when_it_matters() -> None:
-    clock = iter([0.0, 0.1, 0.2, 11.0, 11.1])
-    noteworthy = ProgressFilter(few_step=False, monotonic=lambda: next(clock))
+def test_of_a_phase_s_progress_the_last_is_reported_and_other_events_at_once(events_file: Path) -> None:
+    claim = Claim(job_id="j", tenant_id="t", attempt=1, lease_token=1, spec={}, scratch_attempt=0)
+    recorder = EventRecorder(
+        engine=create_engine("postgresql+psycopg://"),
+        claim=claim,
+        tail=EventTail(events_file),
+        clock=server_now,
+    )
 
-    def progress(done: int) -> ProgressEvent:
-        return ProgressEvent(type="progress", phase="training", done=done, total=100_000, unit="steps")
+    def say(**event: Any) -> None:
+        append(events_file, line(**event))
+        for said in recorder.read():
+            recorder.keep(said)
 
-    passed = [noteworthy.lets_through(progress(done)) for done in (0, 1, 1_000, 1_001, 100_000)]
-    assert passed == [True, False, True, True, True]
+    say(type="progress", phase="latents", done=6, total=6, unit="pictures")
+    for step in (1, 2):
+        say(type="progress", phase="training", done=step, total=6, unit="steps")
+        say(type="metrics", step=step, values={"loss": 0.5})
+    assert recorder.has_unrecorded
+    assert not recorder.is_urgent
+    say(type="phase", phase="evaluation")
+    assert recorder.is_urgent
+    offered = recorder.offer()
+    assert offered is not None
+    told = [(event.type, event.data.get("phase"), event.data.get("done")) for event in offered.events]
+    assert told == [
+        ("progress", "latents", 6),
+        ("metrics", None, None),
+        ("progress", "training", 2),
+        ("metrics", None, None),
+        ("phase", "evaluation", None),
+    ]
+    say(type="metrics", step=3, values={"loss": 0.5})
+    assert recorder.offer() == offered, "in doubt: offered again as it was"
+    recorder.settle()
+    assert not recorder.is_urgent
+    later = recorder.offer()
+    assert later is not None
+    assert later.position > offered.position
+    recorder.settle()
+    assert recorder.offer() is None
+
+
+def test_the_longer_a_job_runs_the_longer_its_progress_may_wait() -> None:
+    rhythm = Rhythm()
+    assert [rhythm.patience(ran) for ran in (0, 30, 60, 300)] == [1, 1, 2, 10]

@@ -1,18 +1,15 @@
-"""Which workers draw generations at present, as far as they were heard of."""
+"""Whether anybody could draw a generation at present, by the list of workers (`store.workers`)."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import delete, exists, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from store.models import Generation, InteractiveWorker
+from store.models import Generation, Worker
 
 WaitingReason = Literal["no_worker", "workers_busy"]
-
-FORGOTTEN_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -31,27 +28,8 @@ class InteractiveCapacity:
         return "workers_busy" if self.busy >= self.workers else None
 
 
-def announce_worker(session: Session, *, name: str, now: datetime) -> None:
-    """Note that a worker is there."""
-    session.execute(
-        insert(InteractiveWorker)
-        .values(name=name, seen_at=now)
-        .on_conflict_do_update(index_elements=[InteractiveWorker.name], set_={"seen_at": now})
-    )
-
-
-def withdraw_worker(session: Session, *, name: str) -> None:
-    """Note that a worker has ended."""
-    session.execute(delete(InteractiveWorker).where(InteractiveWorker.name == name))
-
-
-def forget_silent_interactive_workers(session: Session, *, now: datetime) -> None:
-    """Strike off the workers that were not heard of for long."""
-    session.execute(delete(InteractiveWorker).where(InteractiveWorker.seen_at < now - FORGOTTEN_AFTER))
-
-
 def interactive_capacity(session: Session, *, now: datetime, lease_seconds: float) -> InteractiveCapacity:
-    """Count the workers.
+    """Count the workers that draw.
 
     The counts are of all tenants' work, which is why this asks for tables without their rows' owners.
 
@@ -62,14 +40,14 @@ def interactive_capacity(session: Session, *, now: datetime, lease_seconds: floa
     now, lease_seconds
         Whoever was silent for so long until now is taken to be gone.
     """
-    live = InteractiveWorker.seen_at > now - timedelta(seconds=lease_seconds)
+    live = Worker.beat_at > now - timedelta(seconds=lease_seconds)
     generations = Generation.__table__  # as a table: a tenant's session would see its own rows only
-    draws = exists().where(generations.c.worker == InteractiveWorker.name, generations.c.status == "running")
+    draws = exists().where(generations.c.worker == Worker.name, generations.c.status == "running")
     row = session.execute(
         select(
             func.count().filter(live).label("workers"),
             func.count().filter(live, draws).label("busy"),
-            func.max(InteractiveWorker.seen_at).label("seen_at"),
-        )
+            func.max(Worker.beat_at).label("seen_at"),
+        ).where(Worker.role == "interactive")
     ).one()
     return InteractiveCapacity(row.workers, row.busy, row.seen_at)
