@@ -58,6 +58,20 @@ async def download_file(
     return (await _fetch(transport, find, path, on_progress)).replace(path)
 
 
+async def read_file(transport: Transport, file: RemoteFile, answer_seconds: float) -> bytes:
+    """Fetch a file that fits into memory, in one try."""
+    timeout = httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS))
+    try:
+        async with transport.elsewhere(file.url) as connection:
+            response = await connection.send(connection.build("GET", file.url, timeout=timeout))
+            response.raise_for_status()
+    except httpx.HTTPError as error:
+        raise DownloadError(f"the file could not be downloaded: {error}") from error
+    if hashlib.sha256(response.content).hexdigest() != file.sha256:
+        raise DownloadError("the content does not have the SHA-256 that the service announced")
+    return response.content
+
+
 def _replace(directory: Path, archive: Path) -> None:
     """Put what an archive holds into a folder's place."""
     unpacked = directory.with_name(f".{directory.name}.unpacked")

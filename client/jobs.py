@@ -9,12 +9,13 @@ from client.asynchronous.jobs import AsyncJob, AsyncJobs
 from client.blocking import iterate, run
 from client.downloads import Progress
 from client.models import Event, JobState, StoredFile, WeightsFormat
+from client.notebook import job_html
 from client.resources import Resource
 from core.spec import DistillationSpec
 
 
 class Job(Resource[JobState]):
-    """A job of the service."""
+    """A job of the service; a notebook shows its state, its progress and its newest `grid`."""
 
     def __init__(self, job: AsyncJob) -> None:
         self._job = job
@@ -132,6 +133,25 @@ class Job(Resource[JobState]):
     def samples(self) -> list[StoredFile]:
         """List the grids of pictures that were drawn during the training, in order."""
         return run(self._job.samples())
+
+    def grid(self) -> bytes | None:
+        """Fetch the newest picture of teacher beside student.
+
+        Returns
+        -------
+        bytes or None
+            The exported student's if there is one, else the last that was drawn during the training, as PNG;
+            None if none was drawn, or if it has more than 4 MiB.
+
+        Raises
+        ------
+        DownloadError
+            If the picture does not arrive as announced.
+        """
+        return run(self._job.grid())
+
+    def _repr_html_(self) -> str:
+        return job_html(self.state, run(self._job._glance()))
 
     def download(self, directory: str | Path, on_progress: Progress | None = None) -> Path:
         """Fetch the student into a folder that diffusers loads.

@@ -146,7 +146,7 @@ class Transport:
             params={name: value for name, value in (parameters or {}).items() if value is not None},
             json=body,
             headers=dict(headers or {}),
-            timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS)),
         )
         return await self._answer(lambda: self.connection.send(request), once=once)
 

@@ -3,16 +3,20 @@
 import builtins
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from client.asynchronous.resources import AsyncResource
-from client.downloads import Progress, download_file, download_student
+from client.downloads import Progress, download_file, download_student, read_file
 from client.errors import DownloadError, JobFailedError, WaitTimeoutError
 from client.event_stream import stream_events
 from client.models import Event, JobState, Page, RemoteFile, StoredFile, WeightsFormat
-from client.transport import Transport
+from client.notebook import job_html, newest_grid
+from client.transport import ANSWER_SECONDS, Transport
 from core.spec import DistillationSpec
+
+GLANCE_SECONDS = 3.0
 
 
 class AsyncJob(AsyncResource[JobState]):
@@ -88,6 +92,26 @@ class AsyncJob(AsyncResource[JobState]):
     async def samples(self) -> list[StoredFile]:
         """List the grids of pictures that were drawn during the training, in order."""
         return (await self._transport.read(Page[StoredFile], self._path("samples"))).items
+
+    async def grid(self) -> bytes | None:
+        """Fetch the newest picture of teacher beside student, as `Job.grid` does."""
+        return await self._grid(answer_seconds=ANSWER_SECONDS)
+
+    async def _glance(self) -> bytes | None:
+        """Fetch the grid if that is quickly done; whatever goes wrong, there is none to see."""
+        with suppress(Exception):
+            return await self._grid(answer_seconds=GLANCE_SECONDS, once=True)
+        return None
+
+    async def _grid(self, *, answer_seconds: float, once: bool = False) -> bytes | None:
+        files = await self._transport.read(
+            Page[StoredFile], self._path("artifacts"), answer_seconds=answer_seconds, once=once
+        )
+        file = newest_grid(files.items)
+        return None if file is None else await read_file(self._transport, file, answer_seconds)
+
+    def _repr_html_(self) -> str:
+        return job_html(self.state)
 
     async def download(self, directory: str | Path, on_progress: Progress | None = None) -> Path:
         """Fetch the student into a folder, as `Job.download` does."""
