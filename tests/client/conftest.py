@@ -37,7 +37,8 @@ UNET_CONFIG = {
 def write_teacher(folder: Path) -> None:
     """Write as much of a teacher as the API reads: configs, and a weight file of one tensor."""
     (folder / "unet").mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "unet" / "config.json").write_text(json.dumps(UNET_CONFIG))
     header = json.dumps({"w": {"dtype": "F16", "shape": [4, 4], "data_offsets": [0, 32]}}).encode()
     weights = struct.pack("<Q", len(header)) + header + bytes(32)
