@@ -53,7 +53,7 @@ def workers(
 
     def train() -> None:
         supervisor = place.supervisor("quick")
-        while not over.wait(0.05):
+        while not over.wait(0.2):
             supervisor.run(place.stop)
 
     trainer = threading.Thread(target=train)

@@ -9,7 +9,7 @@ DOCS = ROOT / "docs"
 FIRST = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", DOCS / "start.md"]
 PAGES = [*FIRST, *sorted(set(DOCS.rglob("*.md")) - set(FIRST))]
 GENERATED = {DOCS / "reference" / name for name in ("http.md", "command-line.md")}
-PROGRAMS = (".", "condenser", "curl", "docker", "export", "kubectl", "make", "pip", "python", "sh")
+PROGRAMS = (".", "condenser", "curl", "docker", "export", "hf", "kubectl", "make", "pip", "python", "sh")
 ASSIGNMENTS = re.compile(r"^([A-Z_]+=\S+ +)+(?=\S)")
 COMMENT = re.compile(r"\s+#\s.*$")
 

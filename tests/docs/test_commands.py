@@ -1,13 +1,15 @@
 """Every command and every piece of Python in the manual runs, page by page and in the page's order.
 
-One reader types all of it, each line once, against one service. What cannot run here stands below with its
-reason; of that, what can be told without running it is checked: that the module and the target exist.
+Each line is typed once, on the first page that has it. What cannot run here stands below with its reason; of
+that, what can be told without running it is checked: that the module and the target exist.
 """
 
 import ast
 import re
 import shlex
 from importlib.util import find_spec
+
+import pytest
 
 from tests.docs.conftest import Reader
 from tests.docs.pages import COMMANDS, ROOT, Command
@@ -23,6 +25,7 @@ TORCH = "loads what a real training exported, which tests/core/test_export.py an
 
 SERVERS = "wants empty servers, which tests/api/test_api_backup.py gives it"
 HOSTS = "wants hosts with eight accelerators each; tests/core/test_ranks.py has two processes"
+HUB = "needs the Hub"
 HOUR = "takes an hour; tests/faults/test_campaign.py runs a small one"
 
 # Of a long line the beginning is enough.
@@ -43,7 +46,9 @@ NOT_RUN = {
     "python -m store.backup restore ": SERVERS,
     "python -m core.elastic --nnodes 2 ": HOSTS,
     "python -m benchmarks.fault_campaign ": HOUR,
+    "hf download ": HUB,
     "pipeline(": TORCH,
+    "pictures[0].save(": TORCH,
 }
 
 
@@ -56,12 +61,20 @@ READ = [command for command in COMMANDS if reason_of(command) is None]
 NOT_READ = [command for command in COMMANDS if reason_of(command) is not None]
 
 
-def test_what_the_manual_says_runs(reader: Reader) -> None:
-    typed: set[str] = set()
+def pages() -> dict[str, list[Command]]:
+    """What is to be typed of each page: the lines that no page before it has."""
+    first = {command.text: command for command in reversed(READ)}
+    found: dict[str, list[Command]] = {}
     for command in READ:
-        if command.text not in typed:
-            typed.add(command.text)
-            reader.type(command)
+        if first.get(command.text) is command:
+            found.setdefault(str(command.page.relative_to(ROOT)), []).append(command)
+    return found
+
+
+@pytest.mark.parametrize(("page", "commands"), pages().items())
+def test_what_a_page_says_runs(page: str, commands: list[Command], reader: Reader) -> None:
+    for command in commands:
+        reader.type(command)
 
 
 def test_what_is_not_run_stands_on_a_page() -> None:
