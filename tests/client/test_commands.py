@@ -205,15 +205,6 @@ def test_a_place_that_cannot_be_written_to_is_told_in_words(run: Any, job: Any, 
     assert "Traceback" not in told
 
 
-def test_a_shell_completes_commands(environment: dict[str, str]) -> None:
-    asked = {"_CONDENSER_COMPLETE": "complete_bash", "COMP_WORDS": "condenser keys re", "COMP_CWORD": "2"}
-    script = "import sys; sys.argv[0] = 'condenser'; from client.cli import app; app()"
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment | asked
-    )
-    assert ended.stdout.split() == ["revoke"]
-
-
 def test_without_a_service_the_command_says_how_to_get_one(tmp_path: Path) -> None:
     without = {name: value for name, value in os.environ.items() if name != "CONDENSER_URL"}
     ended = subprocess.run(

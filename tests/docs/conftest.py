@@ -81,9 +81,10 @@ class Reader:
     def type(self, command: Command) -> None:
         """Run a command, and fail if it does."""
         text = self._filled_in(command.text)
-        program = [sys.executable, "-c"] if command.is_python else ["bash", "-euo", "pipefail", "-c"]
+        # A shell puts its last command in its own place, and completion asks which shell it was called from.
+        shell = ["bash", "-euo", "pipefail", "-c", f"{text}\n:"]
         ended = subprocess.run(
-            [*program, text],
+            [sys.executable, "-c", text] if command.is_python else shell,
             cwd=self._folder,
             env=self._environment,
             stdout=subprocess.PIPE,
