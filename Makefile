@@ -13,7 +13,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_get
 HAS_CHROMIUM := command -v chromium || command -v chromium-browser || command -v google-chrome
 
 .DELETE_ON_ERROR:
-.PHONY: help demo up down test pictures manual lint audit format lock clean
+.PHONY: help demo up down test pictures manual links lint audit format lock clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,9 @@ pictures: $(INSTALLED) ## Take a picture of every page of the dashboard, light a
 manual: $(INSTALLED) ## Build the manual; a link that leads nowhere is an error.
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs build/manual
 	@echo build/manual/index.html
+
+links: $(INSTALLED) ## Ask every server that the manual links to whether the page is still there; needs the network.
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder linkcheck docs build/links
 
 lint: $(INSTALLED) ## Check format, style, types and who imports whom.
 	$(BIN)/ruff format --check .

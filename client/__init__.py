@@ -9,9 +9,15 @@
         job.wait(on_progress=lambda job: log.info("%s %.2f", job.state.phase, job.state.progress))
         job.download("my-student")
 
-It speaks HTTP only: it never imports the service, and nothing here imports torch.
+`AsyncCondenser` is the same for an event loop: every method of the same name is awaited, every iterator is
+asynchronous. It speaks HTTP only: it never imports the service, and nothing here imports torch.
 """
 
+from client.asynchronous.captions import AsyncCaptions
+from client.asynchronous.condenser import AsyncCondenser
+from client.asynchronous.generations import AsyncGeneration
+from client.asynchronous.jobs import AsyncJob, AsyncJobs
+from client.asynchronous.keys import AsyncKeys
 from client.captions import Captions
 from client.condenser import Condenser
 from client.errors import (
@@ -49,6 +55,12 @@ from client.models import (
 __all__ = [
     "ApiError",
     "ApiUnreachableError",
+    "AsyncCaptions",
+    "AsyncCondenser",
+    "AsyncGeneration",
+    "AsyncJob",
+    "AsyncJobs",
+    "AsyncKeys",
     "CaptionFile",
     "Captions",
     "ClientError",

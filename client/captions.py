@@ -1,29 +1,23 @@
 """Files of captions: uploaded as streams, listed, deleted."""
 
 import builtins
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from client.errors import UploadError
-from client.models import CaptionFile, Page
-from client.transport import Transport
-
-BLOCK_BYTES = 2**18
-PAGE = 200
+from client.asynchronous.captions import AsyncCaptions
+from client.blocking import iterate, run
+from client.downloads import Progress
+from client.models import CaptionFile
 
 
 class Captions:
     """The caption files of a service."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, captions: AsyncCaptions) -> None:
+        self._captions = captions
 
     def upload(
-        self,
-        path: str | Path,
-        name: str | None = None,
-        on_progress: Callable[[int, int], object] | None = None,
+        self, path: str | Path, name: str | None = None, on_progress: Progress | None = None
     ) -> CaptionFile:
         """Upload a file of captions: text, CSV, TSV, JSON Lines or Parquet.
 
@@ -45,53 +39,20 @@ class Captions:
         UploadError
             If the file changed meanwhile, or something else arrived than was sent.
         """
-        path = Path(path)
-        size = path.stat().st_size
-        digest = hashlib.sha256()
-
-        def content() -> Iterator[bytes]:
-            nonlocal digest
-            digest, sent = hashlib.sha256(), 0
-            with path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    sent += len(block)
-                    if sent > size:
-                        break
-                    digest.update(block)
-                    yield block
-                    if on_progress is not None:
-                        on_progress(sent, size)
-            if sent != size:
-                raise UploadError(f"{path} changed while it was sent")
-
-        parameters = {"name": name or path.name}
-        answer = self._transport.upload("/captions", parameters=parameters, size=size, content=content)
-        file = CaptionFile.model_validate(answer.json())
-        if file.sha256 != digest.hexdigest():
-            self.delete(file.id)
-            raise UploadError(f"{path} did not arrive as it was sent; upload it again")
-        return file
+        return run(self._captions.upload(path, name, on_progress))
 
     def get(self, file_id: str) -> CaptionFile:
         """Get one file's description; `NotFoundError` if there is none of that id."""
-        return self._transport.read(CaptionFile, f"/captions/{file_id}")
+        return run(self._captions.get(file_id))
+
+    def iterate(self, limit: int | None = None) -> Iterator[CaptionFile]:
+        """Yield the files, the newest first; a page is asked for when the one before has been used up."""
+        return iterate(self._captions.iterate(limit))
 
     def list(self, limit: int = 20) -> builtins.list[CaptionFile]:
         """List the newest files, at most ``limit`` of them."""
-        found: builtins.list[CaptionFile] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            page = self._transport.read(
-                Page[CaptionFile],
-                "/captions",
-                parameters={"limit": min(limit - len(found), PAGE), "after": cursor},
-            )
-            found += page.items
-            cursor = page.next
-            if not page.has_more:
-                break
-        return found
+        return run(self._captions.list(limit))
 
     def delete(self, file_id: str) -> None:
         """Delete a file; `ConflictError` while a job that has not ended reads it."""
-        self._transport.request("DELETE", f"/captions/{file_id}")
+        run(self._captions.delete(file_id))

@@ -81,6 +81,6 @@ def app() -> None:
     """Run the command; errors that have words for a person are told in those words."""
     try:
         _commands()
-    except ClientError as error:
+    except (ClientError, OSError) as error:  # also a disk that is full, a folder that cannot be written to
         tell(f"condenser: {error}")
         sys.exit(1)

@@ -1,39 +1,40 @@
 """The entrance to the client: one service, its jobs, captions, teachers and keys."""
 
-import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from client.asynchronous.condenser import AsyncCondenser, AsyncTeachers, AsyncWorkers
+from client.blocking import run
 from client.captions import Captions
-from client.generations import Generation, begin_generation
-from client.jobs import PAGE, Jobs, submission_body
+from client.connections import BlockingConnection
+from client.generations import Generation
+from client.jobs import Jobs
 from client.keys import Keys
-from client.models import ComparedStudent, Comparison, Estimate, Page, Teacher, WorkerState
-from client.transport import Transport
+from client.models import ComparedStudent, Estimate, Teacher, WorkerState
 from core.spec import DistillationSpec
 
 
 class Teachers:
     """The teachers of a service."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, teachers: AsyncTeachers) -> None:
+        self._teachers = teachers
 
     def list(self) -> list[Teacher]:
         """List the teachers, each with the student sizes that fit it."""
-        return self._transport.read(Page[Teacher], "/teachers").items
+        return run(self._teachers.list())
 
 
 class Workers:
     """The workers of a service."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, workers: AsyncWorkers) -> None:
+        self._workers = workers
 
     def list(self) -> list[WorkerState]:
         """List the workers, each with what it runs."""
-        return self._transport.read(Page[WorkerState], "/workers").items
+        return run(self._workers.list())
 
 
 class Condenser:
@@ -61,12 +62,12 @@ class Condenser:
     """
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
-        self._transport = Transport(base_url, api_key or os.environ.get("CONDENSER_API_KEY"))
-        self.jobs = Jobs(self._transport)
-        self.captions = Captions(self._transport)
-        self.keys = Keys(self._transport)
-        self.teachers = Teachers(self._transport)
-        self.workers = Workers(self._transport)
+        self._service = AsyncCondenser(base_url, api_key, connect=BlockingConnection)
+        self.jobs = Jobs(self._service.jobs)
+        self.captions = Captions(self._service.captions)
+        self.keys = Keys(self._service.keys)
+        self.teachers = Teachers(self._service.teachers)
+        self.workers = Workers(self._service.workers)
 
     def __enter__(self) -> Self:
         return self
@@ -81,8 +82,7 @@ class Condenser:
 
     def estimate(self, spec: DistillationSpec | Mapping[str, Any]) -> Estimate:
         """Ask what a job would take, without submitting it; `InvalidRequestError` as of `Jobs.create`."""
-        answer = self._transport.request("POST", "/estimates", body=submission_body(spec))
-        return Estimate.model_validate(answer.json())
+        return run(self._service.estimate(spec))
 
     def generate(
         self,
@@ -123,31 +123,24 @@ class Condenser:
         GenerationFailedError, WaitTimeoutError
             As of `Generation.wait`.
         """
-        wanted = {
-            "prompt": prompt,
-            "seed": seed,
-            "steps": steps,
-            "guidance_scale": guidance_scale,
-            "sampler": sampler,
-            "models": None if models is None else [dict(each) for each in models],
-        }
-        body = {name: value for name, value in wanted.items() if value is not None}
-        generation = begin_generation(self._transport, job_id, body, idempotency_key)
-        return generation.wait(timeout_seconds=timeout_seconds) if wait else generation
+        generation = self._service.generate(
+            job_id,
+            prompt,
+            seed=seed,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            models=models,
+            idempotency_key=idempotency_key,
+            wait=wait,
+            timeout_seconds=timeout_seconds,
+        )
+        return Generation(run(generation))
 
     def compare(self, teacher: str, *, limit: int = 100) -> list[ComparedStudent]:
         """List a teacher's newest students with what they cost and how well they draw, at most ``limit``."""
-        found: list[ComparedStudent] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            parameters = {"teacher": teacher, "after": cursor, "limit": min(limit - len(found), PAGE)}
-            page = self._transport.read(Comparison, "/compare", parameters=parameters)
-            found += page.students
-            cursor = page.next
-            if not page.has_more:
-                break
-        return found
+        return run(self._service.compare(teacher, limit=limit))
 
     def close(self) -> None:
         """Close the connections to the service."""
-        self._transport.close()
+        run(self._service.close())

@@ -18,8 +18,8 @@ import httpx
 
 from client.address import Address
 from client.condenser import Condenser
+from client.connections import goes_direct
 from client.errors import ClientError
-from client.transport import goes_direct
 
 State = Literal["good", "warning", "wrong"]
 

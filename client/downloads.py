@@ -2,7 +2,8 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -10,23 +11,26 @@ import httpx
 from client.archives import unpack
 from client.errors import DirectoryTakenError, DownloadError
 from client.models import RemoteFile
-from client.transport import CONNECT_SECONDS, goes_direct
+from client.transport import CONNECT_SECONDS, Transport, tell
 
 TRIES = 4
 BLOCK_BYTES = 2**20
 SILENCE_SECONDS = 60.0
 MANIFEST = "manifest.json"
 
+Find = Callable[[], Awaitable[RemoteFile]]
 Progress = Callable[[int, int], object]
 
 
-def download_student(
-    find: Callable[[], RemoteFile], directory: Path, on_progress: Progress | None = None
+async def download_student(
+    transport: Transport, find: Find, directory: Path, on_progress: Progress | None = None
 ) -> Path:
     """Fetch a student's archive and unpack it into a folder.
 
     Parameters
     ----------
+    transport
+        Where the archive is asked for.
     find
         Asks the service for the archive; its link does not work for ever, so it is asked for before each try.
     directory
@@ -38,7 +42,38 @@ def download_student(
     if directory.exists() and not _is_replaceable(directory):
         raise DirectoryTakenError(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    archive = _fetch(find, directory, on_progress)
+    archive = await _fetch(transport, find, directory, on_progress)
+    await transport.connection.offload(partial(_replace, directory, archive))
+    return directory
+
+
+async def download_file(
+    transport: Transport, find: Find, path: Path, on_progress: Progress | None = None
+) -> Path:
+    """Fetch one file, as `download_student` fetches its archive, and put it in its place when it is whole."""
+    path = path.absolute()
+    if path.is_dir():
+        raise DirectoryTakenError(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return (await _fetch(transport, find, path, on_progress)).replace(path)
+
+
+async def read_file(transport: Transport, file: RemoteFile, answer_seconds: float) -> bytes:
+    """Fetch a file that fits into memory, in one try."""
+    timeout = httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS))
+    try:
+        async with transport.elsewhere(file.url) as connection:
+            response = await connection.send(connection.build("GET", file.url, timeout=timeout))
+            response.raise_for_status()
+    except httpx.HTTPError as error:
+        raise DownloadError(f"the file could not be downloaded: {error}") from error
+    if hashlib.sha256(response.content).hexdigest() != file.sha256:
+        raise DownloadError("the content does not have the SHA-256 that the service announced")
+    return response.content
+
+
+def _replace(directory: Path, archive: Path) -> None:
+    """Put what an archive holds into a folder's place."""
     unpacked = directory.with_name(f".{directory.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
@@ -51,41 +86,31 @@ def download_student(
         shutil.rmtree(directory)
     unpacked.rename(directory)
     archive.unlink()
-    return directory
-
-
-def download_file(find: Callable[[], RemoteFile], path: Path, on_progress: Progress | None = None) -> Path:
-    """Fetch one file, as `download_student` fetches its archive, and put it in its place when it is whole."""
-    path = path.absolute()
-    if path.is_dir():
-        raise DirectoryTakenError(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _fetch(find, path, on_progress).replace(path)
 
 
 def _is_replaceable(directory: Path) -> bool:
     return directory.is_dir() and ((directory / MANIFEST).is_file() or not any(directory.iterdir()))
 
 
-def _fetch(find: Callable[[], RemoteFile], directory: Path, on_progress: Progress | None) -> Path:
+async def _fetch(transport: Transport, find: Find, target: Path, on_progress: Progress | None) -> Path:
     """Fetch into a file that is named by its content, so that a later call can go on with it."""
     failure: Exception | None = None
     for _ in range(TRIES):
-        file = find()
-        part = directory.with_name(f".{directory.name}.{file.sha256[:16]}.part")
+        file = await find()
+        part = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
         try:
-            _continue(file, part, on_progress)
+            await _continue(transport, file, part, on_progress)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             failure = error
             continue
-        if _sha256(part) == file.sha256:
+        if await transport.connection.offload(partial(_sha256, part)) == file.sha256:
             return part
         part.unlink()
         failure = DownloadError("the content does not have the SHA-256 that the service announced")
     raise DownloadError(f"the student could not be downloaded: {failure}") from failure
 
 
-def _continue(file: RemoteFile, part: Path, on_progress: Progress | None) -> None:
+async def _continue(transport: Transport, file: RemoteFile, part: Path, on_progress: Progress | None) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have == file.size:
         return
@@ -94,18 +119,17 @@ def _continue(file: RemoteFile, part: Path, on_progress: Progress | None) -> Non
         have = 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
-    with httpx.stream(
-        "GET", file.url, headers=headers, timeout=timeout, trust_env=not goes_direct(file.url)
-    ) as response:
-        response.raise_for_status()
-        resumes = response.status_code == httpx.codes.PARTIAL_CONTENT
-        have = have if resumes else 0
-        with part.open("ab" if resumes else "wb") as target:
-            for block in response.iter_bytes(BLOCK_BYTES):
-                target.write(block)
-                have += len(block)
-                if on_progress is not None:
-                    on_progress(have, file.size)
+    async with transport.elsewhere(file.url) as connection:
+        request = connection.build("GET", file.url, headers=headers, timeout=timeout)
+        async with connection.stream(request) as response:
+            response.raise_for_status()
+            resumes = response.status_code == httpx.codes.PARTIAL_CONTENT
+            have = have if resumes else 0
+            with part.open("ab" if resumes else "wb") as target:
+                async for block in connection.blocks(response, BLOCK_BYTES):
+                    target.write(block)
+                    have += len(block)
+                    await tell(on_progress, have, file.size)
 
 
 def _sha256(path: Path) -> str:

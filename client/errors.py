@@ -3,7 +3,7 @@
 import http
 from typing import TYPE_CHECKING
 
-from client.models import GenerationState, JobState, Problem
+from client.models import GenerationState, JobState, Problem, ResourceState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,8 +82,7 @@ class JobFailedError(ClientError):
 
     def __init__(self, job: JobState) -> None:
         self.job = job
-        words = [f"job {job.id} {job.status}", job.reason, job.message, job.hint]
-        super().__init__(": ".join(word for word in words if word))
+        super().__init__(_ending("job", job))
 
 
 class GenerationFailedError(ClientError):
@@ -97,13 +96,12 @@ class GenerationFailedError(ClientError):
 
     def __init__(self, generation: GenerationState) -> None:
         self.generation = generation
-        words = [
-            f"generation {generation.id} {generation.status}",
-            generation.reason,
-            generation.message,
-            generation.hint,
-        ]
-        super().__init__(": ".join(word for word in words if word))
+        super().__init__(_ending("generation", generation))
+
+
+def _ending(kind: str, state: ResourceState) -> str:
+    words = [f"{kind} {state.id} {state.status}", state.reason, state.message, state.hint]
+    return ": ".join(word for word in words if word)
 
 
 class WaitTimeoutError(ClientError):

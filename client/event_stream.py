@@ -5,7 +5,7 @@ References
 HTML Living Standard, section 9.2, "Server-sent events".
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 
@@ -17,7 +17,7 @@ from client.transport import PAUSES_SECONDS, Transport
 SILENCE_SECONDS = 60.0
 
 
-def stream_events(transport: Transport, path: str, after: int) -> Iterator[Event]:
+async def stream_events(transport: Transport, path: str, after: int) -> AsyncIterator[Event]:
     """Yield every event after a sequence number, once and in order, up to the one that ends the job.
 
     Raises
@@ -29,10 +29,10 @@ def stream_events(transport: Transport, path: str, after: int) -> Iterator[Event
     while True:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         try:
-            with transport.stream(path, headers=headers, silence_seconds=SILENCE_SECONDS) as response:
+            async with transport.stream(path, headers=headers, silence_seconds=SILENCE_SECONDS) as response:
                 if response.status_code == httpx.codes.NO_CONTENT:
                     return
-                for event in parse_events(response.iter_lines()):
+                async for event in parse_events(transport.connection.lines(response)):
                     failures = 0
                     after = event.sequence
                     yield event
@@ -40,14 +40,14 @@ def stream_events(transport: Transport, path: str, after: int) -> Iterator[Event
         except (httpx.TransportError, UnavailableError, RateLimitedError) as error:
             if failures == len(PAUSES_SECONDS):
                 raise ApiUnreachableError(f"{transport.base_url} does not answer: {error}") from error
-            transport.pause(PAUSES_SECONDS[failures])
+            await transport.connection.pause(PAUSES_SECONDS[failures])
             failures += 1
 
 
-def parse_events(lines: Iterator[str]) -> Iterator[Event]:
+async def parse_events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:
     """Read events off the lines of a stream; an event that is cut off at its end is dropped."""
     data: list[str] = []
-    for line in lines:
+    async for line in lines:
         if line.startswith("data:"):
             data.append(line.removeprefix("data:").removeprefix(" "))
         elif not line and data:

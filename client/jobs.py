@@ -1,67 +1,45 @@
-"""Jobs: submitted, listed, and each as an object that can be awaited, watched, moved and downloaded."""
+"""Jobs: submitted, listed, and each as an object that can be waited for, watched, moved and downloaded."""
 
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import builtins
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
-import httpx
-
-from client.downloads import download_file, download_student
-from client.errors import DownloadError, JobFailedError, WaitTimeoutError
-from client.event_stream import stream_events
-from client.models import Event, JobState, Page, RemoteFile, StoredFile
-from client.transport import ANSWER_SECONDS, Transport
+from client.asynchronous.jobs import AsyncJob, AsyncJobs
+from client.blocking import iterate, run
+from client.downloads import Progress
+from client.models import Event, JobState, StoredFile, WeightsFormat
+from client.notebook import job_html
+from client.resources import Resource
 from core.spec import DistillationSpec
 
-LONG_POLL_SECONDS = 30.0
-PAGE = 200
 
-WeightsFormat = Literal["archive", "unet", "single-file"]
+class Job(Resource[JobState]):
+    """A job of the service; a notebook shows its state, its progress and its newest `grid`."""
 
-
-class Job:
-    """A job of the service.
-
-    Attributes
-    ----------
-    state
-        All that was known of the job when the service was last asked.
-    """
-
-    def __init__(self, transport: Transport, state: JobState) -> None:
-        self._transport = transport
-        self.state = state
+    def __init__(self, job: AsyncJob) -> None:
+        self._job = job
 
     @property
-    def id(self) -> str:
-        """The job's id."""
-        return self.state.id
-
-    @property
-    def status(self) -> str:
-        """The last known status."""
-        return self.state.status
+    def state(self) -> JobState:
+        """All that was known of the job when the service was last asked."""
+        return self._job.state
 
     @property
     def result(self) -> dict[str, Any] | None:
         """What was measured, once the job has succeeded."""
-        return self.state.result
+        return self._job.result
 
-    def __repr__(self) -> str:
-        return f"<Job {self.state.id} {self.state.status}>"
-
-    def refresh(self) -> "Job":
+    def refresh(self) -> Self:
         """Ask the service for the job's present state."""
-        self.state = self._transport.read(JobState, self._path())
+        run(self._job.refresh())
         return self
 
     def wait(
         self,
-        on_progress: Callable[["Job"], object] | None = None,
+        on_progress: Callable[[Self], object] | None = None,
         timeout_seconds: float | None = None,
-    ) -> "Job":
+    ) -> Self:
         """Wait until the job has succeeded.
 
         Parameters
@@ -78,60 +56,40 @@ class Job:
         WaitTimeoutError
             If the time is over; the job goes on.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        self.refresh()
-        while True:
-            if on_progress is not None:
-                on_progress(self)
-            if self.state.has_ended:
-                break
-            self._await_change(deadline)
-        if self.state.status != "succeeded":
-            raise JobFailedError(self.state)
+        listener = None if on_progress is None else lambda _: on_progress(self)
+        run(self._job.wait(listener, timeout_seconds))
         return self
-
-    def _await_change(self, deadline: float | None) -> None:
-        version = self.state.version
-        while self.state.version == version:
-            left = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise WaitTimeoutError(f"job {self.state.id} is still {self.state.status}")
-            wait = min(left, LONG_POLL_SECONDS)
-            answer = self._transport.request(
-                "GET",
-                self._path(),
-                parameters={"wait": round(wait, 3)},
-                headers={"If-None-Match": f'W/"{version}"'},
-                answer_seconds=wait + ANSWER_SECONDS,
-            )
-            if answer.status_code != httpx.codes.NOT_MODIFIED:
-                self.state = JobState.model_validate(answer.json())
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield what happens to the job, from the event after a sequence number up to the job's end."""
-        return stream_events(self._transport, self._path("events"), after)
+        return iterate(self._job.events(after))
 
-    def cancel(self) -> "Job":
+    def cancel(self) -> Self:
         """Cancel the job, or ask its worker to stop; asking twice is harmless."""
-        return self._move("cancel")
+        run(self._job.cancel())
+        return self
 
-    def pause(self) -> "Job":
+    def pause(self) -> Self:
         """Pause the job, or ask its worker to stop; a checkpoint is kept."""
-        return self._move("pause")
+        run(self._job.pause())
+        return self
 
-    def save_now(self) -> "Job":
+    def save_now(self) -> Self:
         """Ask the running training for a checkpoint; a ``checkpoint`` event tells when it is stored."""
-        return self._move("save-now")
+        run(self._job.save_now())
+        return self
 
-    def sample_now(self) -> "Job":
+    def sample_now(self) -> Self:
         """Ask the running training for pictures; a ``sample`` event tells when they are stored."""
-        return self._move("sample-now")
+        run(self._job.sample_now())
+        return self
 
-    def resume(self) -> "Job":
+    def resume(self) -> Self:
         """Queue the paused job again; it goes on from its last checkpoint."""
-        return self._move("resume")
+        run(self._job.resume())
+        return self
 
-    def retry(self, *, from_scratch: bool = False) -> "Job":
+    def retry(self, *, from_scratch: bool = False) -> Self:
         """Queue the failed or cancelled job again.
 
         Parameters
@@ -144,8 +102,8 @@ class Job:
         ConflictError
             If the job has not ended, or has succeeded.
         """
-        key = str(uuid.uuid4())  # so that a request whose answer was lost can be sent again
-        return self._move("retry", {"Idempotency-Key": key}, from_scratch=str(from_scratch).lower())
+        run(self._job.retry(from_scratch=from_scratch))
+        return self
 
     def clone(self, changes: Mapping[str, Any] | None = None, idempotency_key: str | None = None) -> "Job":
         """Submit the job's specification and options once more.
@@ -162,25 +120,40 @@ class Job:
         Job
             The new job.
         """
-        path, body = self._path("clone"), dict(changes or {})
-        return Job(self._transport, _submit(self._transport, path, body, idempotency_key))
+        return Job(run(self._job.clone(changes, idempotency_key)))
 
     def delete(self) -> None:
         """Delete the job, its history and its files; `ConflictError` while it runs."""
-        self._transport.request("DELETE", self._path())
-
-    def _move(self, move: str, headers: Mapping[str, str] | None = None, **parameters: str) -> "Job":
-        answer = self._transport.request("POST", self._path(move), parameters=parameters, headers=headers)
-        self.state = JobState.model_validate(answer.json())
-        return self
+        run(self._job.delete())
 
     def artifacts(self) -> list[StoredFile]:
         """List the files that the job has left, each with a link to it."""
-        return self._transport.read(Page[StoredFile], self._path("artifacts")).items
+        return run(self._job.artifacts())
 
-    def download(
-        self, directory: str | Path, on_progress: Callable[[int, int], object] | None = None
-    ) -> Path:
+    def samples(self) -> list[StoredFile]:
+        """List the grids of pictures that were drawn during the training, in order."""
+        return run(self._job.samples())
+
+    def grid(self) -> bytes | None:
+        """Fetch the newest picture of teacher beside student.
+
+        Returns
+        -------
+        bytes or None
+            The exported student's if there is one, else the last that was drawn during the training, as PNG;
+            None if none was drawn, or if it has more than 4 MiB.
+
+        Raises
+        ------
+        DownloadError
+            If the picture does not arrive as announced.
+        """
+        return run(self._job.grid())
+
+    def _repr_html_(self) -> str:
+        return job_html(self.state, run(self._job._glance()))
+
+    def download(self, directory: str | Path, on_progress: Progress | None = None) -> Path:
         """Fetch the student into a folder that diffusers loads.
 
         An interrupted download goes on where it stopped; the folder appears when everything has arrived and
@@ -198,13 +171,10 @@ class Job:
         DownloadError
             If the job has no student, the folder holds something else, or the content is not as announced.
         """
-        return download_student(self._find_student, Path(directory), on_progress)
+        return run(self._job.download(directory, on_progress))
 
     def download_weights(
-        self,
-        path: str | Path,
-        weights_format: WeightsFormat,
-        on_progress: Callable[[int, int], object] | None = None,
+        self, path: str | Path, weights_format: WeightsFormat, on_progress: Progress | None = None
     ) -> Path:
         """Fetch the student's weights in one form as one file.
 
@@ -227,47 +197,14 @@ class Job:
         DownloadError
             If the content is not as announced.
         """
-        return download_file(lambda: self._find_weights(weights_format), Path(path), on_progress)
-
-    def _find_student(self) -> StoredFile:
-        archives = [file for file in self.artifacts() if file.kind == "student_archive"]
-        if not archives:
-            self.refresh()
-            raise DownloadError(f"job {self.state.id} is {self.state.status} and has no student to download")
-        return max(archives, key=lambda file: file.attempt)
-
-    def _find_weights(self, weights_format: WeightsFormat) -> RemoteFile:
-        answer = self._transport.request("GET", self._path("weights"), parameters={"format": weights_format})
-        return RemoteFile(
-            url=answer.headers["Location"],
-            size=int(answer.headers["X-Content-Size"]),
-            sha256=answer.headers["X-Content-Sha256"],
-        )
-
-    def _path(self, part: str = "") -> str:
-        return f"/jobs/{self.state.id}" + (f"/{part}" if part else "")
-
-
-def _submit(
-    transport: Transport, path: str, body: Mapping[str, Any], idempotency_key: str | None
-) -> JobState:
-    key = idempotency_key or str(uuid.uuid4())
-    answer = transport.request("POST", path, body=body, headers={"Idempotency-Key": f'"{key}"'})
-    return JobState.model_validate(answer.json())
-
-
-def submission_body(spec: DistillationSpec | Mapping[str, Any]) -> dict[str, Any]:
-    """Write a specification as a request's body; what was left out is left to the service."""
-    if isinstance(spec, DistillationSpec):
-        return spec.model_dump(mode="json", include=spec.model_fields_set)
-    return dict(spec)
+        return run(self._job.download_weights(path, weights_format, on_progress))
 
 
 class Jobs:
     """The jobs of a service."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, jobs: AsyncJobs) -> None:
+        self._jobs = jobs
 
     def create(
         self,
@@ -294,34 +231,20 @@ class Jobs:
         InvalidRequestError
             It names the fields at fault and their allowed values.
         """
-        body = submission_body(spec)
-        if options is not None:
-            body["options"] = dict(options)
-        return Job(self._transport, _submit(self._transport, "/jobs", body, idempotency_key))
+        return Job(run(self._jobs.create(spec, idempotency_key, options=options)))
 
     def get(self, job_id: str) -> Job:
         """Get one job; `NotFoundError` if there is none of that id."""
-        return Job(self._transport, self._transport.read(JobState, f"/jobs/{job_id}"))
+        return Job(run(self._jobs.get(job_id)))
+
+    def iterate(
+        self, *, status: str | None = None, teacher: str | None = None, limit: int | None = None
+    ) -> Iterator[Job]:
+        """Yield the jobs, the newest first; a page is asked for when the one before has been used up."""
+        return map(Job, iterate(self._jobs.iterate(status=status, teacher=teacher, limit=limit)))
 
     def list(
         self, *, status: str | None = None, teacher: str | None = None, limit: int = 20
-    ) -> Sequence[Job]:
+    ) -> builtins.list[Job]:
         """List the newest jobs, at most ``limit`` of them."""
-        found: list[JobState] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            page = self._transport.read(
-                Page[JobState],
-                "/jobs",
-                parameters={
-                    "status": status,
-                    "teacher": teacher,
-                    "limit": min(limit - len(found), PAGE),
-                    "after": cursor,
-                },
-            )
-            found += page.items
-            cursor = page.next
-            if not page.has_more:
-                break
-        return [Job(self._transport, state) for state in found]
+        return list(self.iterate(status=status, teacher=teacher, limit=limit))

@@ -1,20 +1,19 @@
 """API keys of the caller's tenant."""
 
-from collections.abc import Iterable, Sequence
+import builtins
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
 
-from client.models import CreatedKey, KeyState, Page
-from client.transport import Transport
-
-PAGE = 200
+from client.asynchronous.keys import AsyncKeys
+from client.blocking import iterate, run
+from client.models import CreatedKey, KeyState
 
 
 class Keys:
     """The keys of the caller's tenant; a key with the scope ``admin`` is needed."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, keys: AsyncKeys) -> None:
+        self._keys = keys
 
     def create(self, name: str, scopes: Iterable[str], *, expires_at: datetime | None = None) -> CreatedKey:
         """Make a key.
@@ -31,23 +30,16 @@ class Keys:
         expires_at
             A time with its zone; never by default.
         """
-        body: dict[str, Any] = {"name": name, "scopes": sorted(scopes)}
-        if expires_at is not None:
-            body["expires_at"] = expires_at.isoformat()
-        answer = self._transport.request("POST", "/keys", body=body, once=True)
-        return CreatedKey.model_validate(answer.json())
+        return run(self._keys.create(name, scopes, expires_at=expires_at))
 
-    def list(self) -> Sequence[KeyState]:
+    def iterate(self) -> Iterator[KeyState]:
+        """Yield all keys, revoked ones too, the newest first."""
+        return iterate(self._keys.iterate())
+
+    def list(self) -> builtins.list[KeyState]:
         """List all keys, revoked ones too, the newest first."""
-        found: list[KeyState] = []
-        cursor: str | None = None
-        while True:
-            page = self._transport.read(Page[KeyState], "/keys", parameters={"limit": PAGE, "after": cursor})
-            found += page.items
-            cursor = page.next
-            if not page.has_more:
-                return found
+        return run(self._keys.list())
 
     def revoke(self, key_id: str) -> None:
         """Revoke a key for good; `NotFoundError` if there is none of that id."""
-        self._transport.request("DELETE", f"/keys/{key_id}")
+        run(self._keys.revoke(key_id))

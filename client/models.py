@@ -5,13 +5,16 @@ types are therefore plain text.
 """
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Item = TypeVar("Item")
 
-ENDED = frozenset({"succeeded", "failed", "cancelled"})
+WeightsFormat = Literal["archive", "unet", "single-file"]
+
+# A generation that nobody waited for is `expired`; a job never is.
+ENDED = frozenset({"succeeded", "failed", "cancelled", "expired"})
 
 
 class Answer(BaseModel):
@@ -20,7 +23,34 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class JobState(Answer):
+class ResourceState(Answer):
+    """What goes on by itself until it ends, as the service described it at one moment.
+
+    Attributes
+    ----------
+    reason, message, hint
+        Why it ended without success, for programs and in words, and what to do.
+    version
+        Grows with every change.
+    """
+
+    id: str
+    status: str
+    reason: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    version: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing about it will change any more."""
+        return self.status in ENDED
+
+
+class JobState(ResourceState):
     """A job as the service described it at one moment.
 
     Attributes
@@ -29,16 +59,9 @@ class JobState(Answer):
         How far the whole job is, from 0 to 1.
     eta_seconds
         Estimated time to the end of the phase.
-    version
-        Grows with every change of the job.
     """
 
-    id: str
-    status: str
     phase: str | None = None
-    reason: str | None = None
-    message: str | None = None
-    hint: str | None = None
     progress: float
     eta_seconds: float | None = None
     attempt: int
@@ -52,19 +75,10 @@ class JobState(Answer):
     queue: str
     teacher: str
     student: str
-    version: int
-    created_at: datetime
     updated_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
     spec: dict[str, Any] = {}
     transitions: list[dict[str, Any]] = []
     result: dict[str, Any] | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing about the job will change any more."""
-        return self.status in ENDED
 
 
 class Event(Answer):
@@ -126,7 +140,7 @@ class DrawnPicture(Answer):
     url: str | None = None
 
 
-class GenerationState(Answer):
+class GenerationState(ResourceState):
     """Pictures of one prompt from one seed, as the service described them at one moment.
 
     Attributes
@@ -135,26 +149,12 @@ class GenerationState(Answer):
         Why it is not drawn at once, while it waits.
     """
 
-    id: str
     job_id: str
-    status: str
-    reason: str | None = None
-    message: str | None = None
-    hint: str | None = None
     waiting_reason: str | None = None
     waiting_message: str | None = None
     prompt: str
     seed: int
     pictures: list[DrawnPicture]
-    version: int
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing about it will change any more."""
-        return self.status not in {"queued", "running"}
 
 
 class CaptionFile(Answer):
@@ -289,21 +289,18 @@ class ComparedStudent(Answer):
     teacher: Measured
 
 
-class Comparison(Answer):
-    """One page of the students of one teacher, the newest first."""
-
-    teacher: str
-    students: list[ComparedStudent]
-    has_more: bool = False
-    next: str | None = None
-
-
 class Page(Answer, Generic[Item]):
     """One page of a list; ``next`` is the cursor of the page that follows."""
 
     items: list[Item]
     has_more: bool = False
     next: str | None = None
+
+
+class Comparison(Page[ComparedStudent]):
+    """One page of the students of one teacher, the newest first."""
+
+    items: list[ComparedStudent] = Field(alias="students")
 
 
 class FieldProblem(Answer):

@@ -5,36 +5,33 @@ uploads, which make the same content one file, and moves of a job, which do noth
 time.
 """
 
+import inspect
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from client.connections import AsyncConnection, Connection
 from client.errors import ApiUnreachableError, MalformedKeyError, error_of
-from client.models import Problem
+from client.models import Page, Problem
 
-LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 STORE_SECONDS = 300.0  # after the last byte of an upload the service may still be passing it on
 PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 30.0
+PAGE = 200
 # Our own first try, given up as lost, may still be at work on the other side.
 FIRST_REQUEST_IN_PROGRESS = "urn:condenser:problem:request_in_progress"
 
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def goes_direct(url: str) -> bool:
-    """Tell whether requests to a URL must not go through a proxy that the environment names."""
-    return urlsplit(url).hostname in LOOPBACK_HOSTS
+Item = TypeVar("Item")
 
 
 class Transport:
@@ -46,36 +43,69 @@ class Transport:
         Where the service is.
     api_key
         Sent with every request to the service, and to nobody else.
-    pause
-        Waits for a number of seconds between two tries.
+    connect
+        Which way to wait.
     """
 
     def __init__(
-        self, base_url: str, api_key: str | None = None, pause: Callable[[float], None] = time.sleep
+        self, base_url: str, api_key: str | None = None, connect: type[Connection] = AsyncConnection
     ) -> None:
         api_key = (api_key or "").strip()
         if not _VISIBLE.fullmatch(api_key):
             # Sent all the same it would be refused in words that repeat it.
             raise MalformedKeyError("the API key has characters that no API key has: copy it once more")
         self.base_url = base_url.rstrip("/")
-        self.pause = pause
-        self._http = httpx.Client(
-            base_url=self.base_url,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=not goes_direct(base_url),
-            headers={"User-Agent": "condenser-client"}
-            | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+        self._connect = connect
+        self.connection = connect(
+            self.base_url,
+            {"User-Agent": "condenser-client"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         )
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        await self.connection.close()
 
-    def read(self, model: type[Model], path: str, **options: Any) -> Model:
+    @asynccontextmanager
+    async def elsewhere(self, url: str) -> AsyncIterator[Connection]:
+        """Connect to another server, which is not told the key."""
+        connection = self._connect(url, {})
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def read(self, model: type[Model], path: str, **options: Any) -> Model:
         """Read a resource."""
-        return model.model_validate(self.request("GET", path, **options).json())
+        return model.model_validate((await self.request("GET", path, **options)).json())
 
-    def request(
+    async def items(
+        self,
+        page: type[Page[Item]],
+        path: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Item]:
+        """Yield the items of a list, at most ``limit`` of them, page after page as they are asked for."""
+        left, cursor, has_more = limit, None, limit is None or limit > 0
+        while has_more:
+            size = PAGE if left is None else min(left, PAGE)
+            asked = {**(parameters or {}), "limit": size, "after": cursor}
+            answer = await self.read(page, path, parameters=asked)
+            for item in answer.items:
+                yield item
+            left = None if left is None else left - len(answer.items)
+            cursor, has_more = answer.next, answer.has_more and left != 0
+
+    async def create(
+        self, model: type[Model], path: str, body: Mapping[str, Any], idempotency_key: str | None
+    ) -> Model:
+        """Make something; a request that gets lost is sent again and still makes it only once."""
+        headers = {"Idempotency-Key": f'"{idempotency_key or uuid.uuid4()}"'}
+        answer = await self.request("POST", path, body=dict(body), headers=headers)
+        return model.model_validate(answer.json())
+
+    async def request(
         self,
         method: str,
         path: str,
@@ -110,18 +140,23 @@ class Transport:
         ApiUnreachableError
             If it cannot be reached.
         """
-        request = self._http.build_request(
+        request = self.connection.build(
             method,
             path,
             params={name: value for name, value in (parameters or {}).items() if value is not None},
             json=body,
             headers=dict(headers or {}),
-            timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS)),
         )
-        return self._answer(lambda: self._http.send(request), once=once)
+        return await self._answer(lambda: self.connection.send(request), once=once)
 
-    def upload(
-        self, path: str, *, parameters: Mapping[str, str], size: int, content: Callable[[], Iterable[bytes]]
+    async def upload(
+        self,
+        path: str,
+        *,
+        parameters: Mapping[str, str],
+        size: int,
+        content: Callable[[], AsyncIterator[bytes]],
     ) -> httpx.Response:
         """Send a body as it is, block by block, until it is answered.
 
@@ -135,44 +170,55 @@ class Transport:
             Makes its blocks; called again when the body has to be sent anew.
         """
 
-        def send() -> httpx.Response:
-            return self._http.post(
+        async def send() -> httpx.Response:
+            request = self.connection.build(
+                "POST",
                 path,
                 params=dict(parameters),
                 content=content(),
                 headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
                 timeout=httpx.Timeout(STORE_SECONDS, connect=CONNECT_SECONDS),
             )
+            return await self.connection.send(request)
 
-        return self._answer(send)
+        return await self._answer(send)
 
-    def _answer(self, send: Callable[[], httpx.Response], *, once: bool = False) -> httpx.Response:
+    async def _answer(
+        self, send: Callable[[], Awaitable[httpx.Response]], *, once: bool = False
+    ) -> httpx.Response:
         """Send until there is an answer that will stay the same."""
         for pause in (None,) if once else (*PAUSES_SECONDS, None):
             try:
-                response = send()
+                response = await send()
             except httpx.TransportError as error:
                 if pause is None:
                     raise ApiUnreachableError(f"{self.base_url} does not answer: {error}") from error
-                self.pause(pause)
+                await self.connection.pause(pause)
                 continue
             if pause is None or not _may_change(response):
                 break
-            self.pause(max(pause, _retry_after(response)))
+            await self.connection.pause(max(pause, _retry_after(response)))
         raise_for_problem(response)
         return response
 
-    @contextmanager
-    def stream(
+    @asynccontextmanager
+    async def stream(
         self, path: str, *, headers: Mapping[str, str], silence_seconds: float
-    ) -> Iterator[httpx.Response]:
+    ) -> AsyncIterator[httpx.Response]:
         """Open a stream, once; whoever reads it reopens it."""
         timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS)
-        with self._http.stream("GET", path, headers=dict(headers), timeout=timeout) as response:
-            if response.is_error:
-                response.read()
+        request = self.connection.build("GET", path, headers=dict(headers), timeout=timeout)
+        async with self.connection.stream(request) as response:
             raise_for_problem(response)
             yield response
+
+
+async def tell(listener: Callable[..., object] | None, *news: Any) -> None:
+    """Call whoever wants to know of progress, a function or a coroutine function."""
+    if listener is not None:
+        told = listener(*news)
+        if inspect.isawaitable(told):
+            await told
 
 
 def raise_for_problem(response: httpx.Response) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from client.models import Event
-from client.output import duration
+from client.quantities import duration
 
 PLAIN_SHARE = 0.1
 BLOCKS = "▁▂▃▄▅▆▇█"

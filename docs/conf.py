@@ -29,3 +29,8 @@ nitpick_ignore_regex = [("py:.*", r".*")]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 napoleon_google_docstring = False
+
+# A server that is slow once is asked again; one that forbids robots is there.
+linkcheck_retries = 3
+linkcheck_timeout = 20
+linkcheck_allow_unauthorized = True

@@ -4,7 +4,8 @@ The database is dumped first and the bucket copied after it, so that every file 
 the copy; what is uploaded in between is in the bucket alone and does no harm. Saving into the same folder
 again copies only what is missing, for an object's key is never given to other content. Restoring puts the
 files back first and wants an empty database. Every copied file is checked against the digest that was
-recorded when it was uploaded.
+recorded when it was uploaded, with the object or, of captions that came as a stream, in their row. An object
+that has neither is none that the dump speaks of, and is left out.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from typing import Any
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from store import logs
+from store.caption_files import list_digests
+from store.database import create_engine, transaction
 from store.objects import ObjectStore, file_sha256
 from store.settings import Settings
 
@@ -56,17 +59,20 @@ def save(settings: Settings, folder: Path) -> Copied:
     unfinished = folder / f"{DUMP}.unfinished"
     _run_on_database(settings, "pg_dump", ["--format=custom", "--no-owner", f"--file={unfinished}"])
     unfinished.replace(folder / DUMP)
+    streamed = _digests_of_captions(settings)
     objects = ObjectStore(settings)
-    keys = objects.list_keys("")
-    copied = 0
-    for key in keys:
-        stored = objects.describe(key)
-        path = _path_of(folder, key)
-        if path.is_file() and path.stat().st_size == stored.size and file_sha256(path) == stored.sha256:
+    held = copied = 0
+    for key in objects.list_keys(""):
+        sha256 = objects.recorded_digest(key) or streamed.get(key)
+        if sha256 is None:
             continue
-        objects.download_file(key, path, sha256=stored.sha256)
+        held += 1
+        path = _path_of(folder, key)
+        if path.is_file() and file_sha256(path) == sha256:
+            continue
+        objects.download_file(key, path, sha256=sha256)
         copied += 1
-    return Copied(objects=len(keys), copied=copied)
+    return Copied(objects=held, copied=copied)
 
 
 def restore(settings: Settings, folder: Path) -> Copied:
@@ -84,6 +90,15 @@ def restore(settings: Settings, folder: Path) -> Copied:
     arguments = ["--no-owner", "--exit-on-error", "--single-transaction", str(folder / DUMP)]
     _run_on_database(settings, "pg_restore", arguments)
     return Copied(objects=len(paths), copied=len(missing))
+
+
+def _digests_of_captions(settings: Settings) -> dict[str, str]:
+    engine = create_engine(settings)
+    try:
+        with transaction(engine) as session:
+            return list_digests(session)
+    finally:
+        engine.dispose()
 
 
 def _path_of(folder: Path, key: str) -> Path:

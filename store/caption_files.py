@@ -212,3 +212,9 @@ def _get(session: Session, file_id: str, tenant_id: str, *, lock: str | None) ->
 def _lock_content(session: Session, tenant_id: str, sha256: str) -> None:
     """Let one transaction at a time decide which rows share an object of this content."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{tenant_id} {sha256}", 0))))
+
+
+def list_digests(session: Session) -> dict[str, str]:
+    """Return the SHA-256 of every object that holds captions, by its key."""
+    rows = session.execute(select(CaptionFile.key, CaptionFile.sha256).distinct())
+    return {row.key: row.sha256 for row in rows}

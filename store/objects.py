@@ -135,8 +135,11 @@ class ObjectStore:
         if file_sha256(path) != sha256:
             raise CorruptObjectError(f"Object {key} is not what was uploaded.")
 
-    def describe(self, key: str) -> StoredObject:
-        """Say what is stored under a key; `CorruptObjectError` when nothing is, or nothing of ours."""
+    def recorded_digest(self, key: str) -> str | None:
+        """Return the SHA-256 that is stored with an object; None for one that came piece by piece.
+
+        `CorruptObjectError` when there is no such object.
+        """
         with failures_named():
             try:
                 head = self._client.head_object(Bucket=self.bucket, Key=key)
@@ -144,9 +147,7 @@ class ObjectStore:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                     raise
                 raise CorruptObjectError(f"Object {key} is missing.") from error
-        if "sha256" not in head["Metadata"]:
-            raise CorruptObjectError(f"Object {key} was stored without its digest.")
-        return StoredObject(key=key, size=head["ContentLength"], sha256=head["Metadata"]["sha256"])
+        return head["Metadata"].get("sha256")
 
     def read_object(self, key: str, *, last_bytes: int | None = None) -> bytes:
         """Read a small object whole, or the end of a large one, for showing it.

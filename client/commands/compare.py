@@ -7,7 +7,8 @@ import typer
 from client.address import address_of
 from client.examples import example
 from client.models import ComparedStudent, Measured
-from client.output import millions, write_json, write_table
+from client.output import write_json, write_table
+from client.quantities import millions
 
 COLUMNS = ["model", "job", "parameters", "GMACs", "s/picture", "Fréchet drawn", "Fréchet text-only"]
 

@@ -18,7 +18,8 @@ from client.demo import SPEC_FILE, draw_picture, read_spec, summarise
 from client.errors import ClientError, JobFailedError
 from client.examples import example
 from client.jobs import Job
-from client.output import duration, tell, write_json, write_line
+from client.output import tell, write_json, write_line
+from client.quantities import duration
 
 if TYPE_CHECKING:
     from embedded.state import Stack

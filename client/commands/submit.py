@@ -14,7 +14,8 @@ from client.commands.watch import follow
 from client.examples import example
 from client.jobs import Job
 from client.models import Estimate
-from client.output import duration, megabytes, millions, tell, write_json, write_line, write_table
+from client.output import tell, write_json, write_line, write_table
+from client.quantities import duration, megabytes, millions
 
 Settings = Annotated[
     list[str] | None,

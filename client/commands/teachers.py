@@ -6,7 +6,8 @@ import typer
 
 from client.address import address_of
 from client.examples import example
-from client.output import millions, write_json, write_table
+from client.output import write_json, write_table
+from client.quantities import millions
 
 
 def add_to(commands: typer.Typer) -> None:

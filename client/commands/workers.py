@@ -6,7 +6,8 @@ from client.address import address_of
 from client.commands.jobs import AsJson
 from client.examples import example
 from client.models import WorkerState
-from client.output import megabytes, write_json, write_table
+from client.output import write_json, write_table
+from client.quantities import megabytes
 
 
 def add_to(commands: typer.Typer) -> None:

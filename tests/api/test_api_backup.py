@@ -52,6 +52,20 @@ def finished_job(jobs: Any, engine: Engine, object_store: ObjectStore, tmp_path:
     return job_id
 
 
+def test_uploaded_captions_are_saved_and_what_is_not_ours_is_not(
+    http: Any, api_settings: Settings, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    headers = {"Content-Type": "application/octet-stream"}
+    answer = http.post("/captions", params={"name": "a.txt"}, content=b"cat\n", headers=headers)
+    assert answer.status_code == 201
+    foreign = object_store.begin_upload("foreign")
+    foreign.write(bytearray(b"somebody else's"))
+    foreign.complete()
+    assert save(api_settings, tmp_path / "backup") == Copied(objects=1, copied=1)
+    (file,) = (path for path in (tmp_path / "backup" / "objects").rglob("*") if path.is_file())
+    assert file.read_bytes() == b"cat\n"
+
+
 def test_weights_are_downloadable_after_a_restore_into_fresh_servers(
     finished_job: str,
     api_settings: Settings,

@@ -19,6 +19,7 @@ from store import jobs, leases
 from store.database import server_now, transaction
 from store.endings import Ending
 from store.events import NewEvent
+from store.models import ArtifactKind
 from store.objects import ObjectStore
 from store.settings import Settings
 
@@ -36,7 +37,8 @@ UNET_CONFIG = {
 def write_teacher(folder: Path) -> None:
     """Write as much of a teacher as the API reads: configs, and a weight file of one tensor."""
     (folder / "unet").mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "unet" / "config.json").write_text(json.dumps(UNET_CONFIG))
     header = json.dumps({"w": {"dtype": "F16", "shape": [4, 4], "data_offsets": [0, 32]}}).encode()
     weights = struct.pack("<Q", len(header)) + header + bytes(32)
@@ -110,16 +112,14 @@ class Worker:
             )
 
     def leave_student(self, archive: Path) -> None:
+        self.leave_file(archive, "student.zip", "student_archive")
+
+    def leave_file(self, file: Path, path: str, kind: ArtifactKind, step: int | None = None) -> None:
         assert self.claim is not None
-        key = f"jobs/{self.claim.job_id}/attempts/1/student.zip"
-        stored = self.objects.upload_file(archive, key)
+        key = f"jobs/{self.claim.job_id}/attempts/1/{path}"
+        stored = self.objects.upload_file(file, key)
         artifact = leases.NewArtifact(
-            path="student.zip",
-            kind="student_archive",
-            step=None,
-            key=key,
-            size=stored.size,
-            sha256=stored.sha256,
+            path=path, kind=kind, step=step, key=key, size=stored.size, sha256=stored.sha256
         )
         with transaction(self.engine) as session:
             leases.add_artifacts(

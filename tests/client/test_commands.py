@@ -198,6 +198,13 @@ def test_download(run: Any, job: Any, tmp_path: Path) -> None:
     assert (Path(folder) / "manifest.json").is_file()
 
 
+def test_a_place_that_cannot_be_written_to_is_told_in_words(run: Any, job: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told = run("download", job.id, "file/of/student", code=1).stderr
+    assert "Not a directory" in told
+    assert "Traceback" not in told
+
+
 def test_without_a_service_the_command_says_how_to_get_one(tmp_path: Path) -> None:
     without = {name: value for name, value in os.environ.items() if name != "CONDENSER_URL"}
     ended = subprocess.run(

@@ -33,7 +33,7 @@ def test_students_are_compared_over_pages(
         ids.append(condenser.jobs.create(SPEC).id)
         worker.take(ids[-1])
         worker.succeed(RESULT)
-    monkeypatch.setattr("client.condenser.PAGE", 2)
+    monkeypatch.setattr("client.transport.PAGE", 2)
     students = condenser.compare("tiny")
     assert [student.job_id for student in students] == ids[::-1]
     assert students[0].student.seconds_per_picture == 0.25

@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from client import Condenser, DownloadError
-from client.downloads import download_student
+from client.blocking import run
+from client.downloads import Progress, download_student
 from client.errors import DirectoryTakenError, NotFoundError
 from client.jobs import Job
+from client.models import StoredFile
 from store.objects import ObjectStore
 from store.settings import Settings
 from tests.client.conftest import Worker
@@ -37,6 +39,15 @@ def job(condenser: Condenser, worker: Worker, archive: Path) -> Job:
     worker.leave_student(archive)
     worker.succeed({})
     return job
+
+
+def download(job: Job, file: StoredFile, folder: Path, on_progress: Progress | None = None) -> None:
+    """Download what the service is said to have announced."""
+
+    async def find() -> StoredFile:
+        return file
+
+    run(download_student(job._job._transport, find, folder, on_progress))
 
 
 def files_of(folder: Path) -> list[str]:
@@ -77,7 +88,7 @@ def test_a_download_goes_on_where_it_broke_off(job: Job, settings: Settings, tmp
         key = urlsplit(file.url).path.removeprefix(f"/{settings.s3_bucket}/")
         through_relay = file.model_copy(update={"url": behind_relay.presigned_get(key, expires_seconds=60)})
         relay.cut_after = 300_000
-        download_student(lambda: through_relay, tmp_path / "student", lambda have, _: arrived.append(have))
+        download(job, through_relay, tmp_path / "student", lambda have, _: arrived.append(have))
         assert relay.connections == 2
     assert (tmp_path / "student" / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
     assert arrived == sorted(arrived), "nothing was fetched twice"
@@ -94,7 +105,7 @@ def test_content_that_is_not_as_announced_is_refused(job: Job, tmp_path: Path) -
     (file,) = job.artifacts()
     forged = file.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(DownloadError, match="SHA-256"):
-        download_student(lambda: forged, tmp_path / "student")
+        download(job, forged, tmp_path / "student")
     assert not (tmp_path / "student").exists()
 
 

@@ -33,7 +33,7 @@ class Painter:
         self.thread = threading.Thread(target=self.paint)
 
     def paint(self) -> None:
-        while not self.over.wait(0.02):
+        while not self.over.wait(0.1):
             with transaction(self.engine) as session:
                 claim = generations.claim_next_generation(
                     session, worker="w", now=server_now(session), lease_seconds=60

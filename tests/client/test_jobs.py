@@ -14,8 +14,8 @@ from client import (
     NotFoundError,
     WaitTimeoutError,
 )
-from client.jobs import Job
-from client.transport import Transport
+from client.asynchronous.jobs import AsyncJob
+from client.blocking import run
 from core.spec import DistillationSpec, InlineCaptions
 from store.endings import Ending, ending_of
 from tests.client.conftest import Worker
@@ -36,7 +36,7 @@ def test_create_get_and_list(condenser: Condenser) -> None:
 
 def test_list_goes_over_pages_until_the_limit(condenser: Condenser, monkeypatch: Any) -> None:
     ids = [condenser.jobs.create(SPEC).id for _ in range(5)]
-    monkeypatch.setattr("client.jobs.PAGE", 2)
+    monkeypatch.setattr("client.transport.PAGE", 2)
     assert [job.id for job in condenser.jobs.list()] == ids[::-1]
     assert [job.id for job in condenser.jobs.list(limit=3)] == ids[:1:-1]
 
@@ -140,7 +140,7 @@ def test_events_come_in_order_without_gaps_though_the_stream_breaks(
         relay.cut_after = 600
         condenser.close()
         with Condenser(relay.url, api_key) as watching:
-            events = watching.jobs._transport and job_events(watching, job.id)
+            events = watching.jobs.get(job.id).events()
             first = next(events)
             assert (first.sequence, first.data["status"]) == (1, "queued")
             worker.take(job.id)
@@ -150,10 +150,6 @@ def test_events_come_in_order_without_gaps_though_the_stream_breaks(
     assert [event.sequence for event in rest] == list(range(2, len(rest) + 2))
     assert rest[-1].ends_the_job
     assert relay.connections > 2
-
-
-def job_events(condenser: Condenser, job_id: str) -> Any:
-    return condenser.jobs.get(job_id).events()
 
 
 def progress(done: int) -> dict[str, Any]:
@@ -176,11 +172,10 @@ def test_a_lost_answer_to_a_submission_makes_one_job(api_url: str, api_key: str)
 
 def test_a_lost_answer_to_a_retry_is_given_again(condenser: Condenser, api_url: str, api_key: str) -> None:
     cancelled = condenser.jobs.create(SPEC).cancel()
-    with relay_to(api_url) as relay:
-        transport = Transport(relay.url, api_key)
+    with relay_to(api_url) as relay, Condenser(relay.url, api_key) as behind_relay:
+        transport = behind_relay._service._transport
         relay.lose_answers = 1
-        job = Job(transport, cancelled.state).retry()
-        transport.close()
+        job = run(AsyncJob(transport, cancelled.state).retry())
     assert relay.connections == 2
     assert (job.status, len(job.state.transitions)) == ("queued", 3)
 
@@ -191,12 +186,14 @@ def test_requests_are_repeated_while_the_service_is_away(api_url: str, api_key: 
         assert condenser.teachers.list()[0].id == "tiny"
 
 
-def test_a_service_that_stays_away_is_unreachable() -> None:
+def test_a_service_that_stays_away_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    transport = Transport("http://127.0.0.1:9", pause=pauses.append)
-    with pytest.raises(ApiUnreachableError, match=r"127\.0\.0\.1:9 does not answer"):
-        transport.request("GET", "/jobs")
-    transport.close()
+    monkeypatch.setattr("client.connections.time.sleep", pauses.append)
+    with (
+        Condenser("http://127.0.0.1:9") as condenser,
+        pytest.raises(ApiUnreachableError, match=r"127\.0\.0\.1:9 does not answer"),
+    ):
+        condenser.jobs.list()
     assert len(pauses) == 5
 
 

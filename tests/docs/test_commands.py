@@ -1,110 +1,95 @@
-"""Every command, call and piece of Python in the manual is one that the software has.
+"""Every command and every piece of Python in the manual runs, page by page and in the page's order.
 
-They are not run: that the service does what they ask is tested where it is built. What is found here is a
-command that was renamed, an option that is gone, a path that never was.
+Each line is typed once, on the first page that has it. What cannot run here stands below with its reason; of
+that, what can be told without running it is checked: that the module and the target exist.
 """
 
 import ast
-import importlib
 import re
 import shlex
-from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from starlette.routing import compile_path
-from typer.core import TyperGroup
 
-from api.app import create_app
-from client import cli
-from store.settings import Settings
+from tests.docs.conftest import Reader
+from tests.docs.pages import COMMANDS, ROOT, Command
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-ASSIGNMENTS = re.compile(r"^([A-Z_]+=\S+ )+")
 TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+ENVIRONMENT = "the tests' own environment is active, and its keys are the test's"
+MINUTES = "takes minutes, and is `condenser demo`, which tests/client/test_demo.py runs in parts"
+STAYS = "stays in the foreground; tests/embedded starts, interrupts and stops it"
+DOCKER = "needs Docker; tests/deploy checks the files, docs/deploying.md says where the stack was tried"
+KUBERNETES = "needs a cluster; tests/deploy checks the manifests"
+TORCH = "loads what a real training exported, which tests/core/test_export.py and test_few_step.py do"
+
+SERVERS = "wants empty servers, which tests/api/test_api_backup.py gives it"
+HOSTS = "wants hosts with eight accelerators each; tests/core/test_ranks.py has two processes"
+HUB = "needs the Hub"
+HOUR = "takes an hour; tests/faults/test_campaign.py runs a small one"
+
+# Of a long line the beginning is enough.
+NOT_RUN = {
+    ". .venv/bin/activate": ENVIRONMENT,
+    'export AUTH="Authorization: Bearer condenser_…"': ENVIRONMENT,
+    "make demo": MINUTES,
+    "make test": "is what runs this",
+    "make pictures": "is tests/browser with an option, and needs its minutes",
+    "condenser up": STAYS,
+    "TEACHERS_DIRS=/models condenser up": STAYS,
+    "docker compose up ": DOCKER,
+    "docker compose exec ": DOCKER,
+    "kubectl create ": KUBERNETES,
+    "kubectl apply ": KUBERNETES,
+    "kubectl -n condenser create ": KUBERNETES,
+    "kubectl -n condenser exec ": KUBERNETES,
+    "python -m store.backup restore ": SERVERS,
+    "python -m core.elastic --nnodes 2 ": HOSTS,
+    "python -m benchmarks.fault_campaign ": HOUR,
+    "hf download ": HUB,
+    "pipeline(": TORCH,
+    "pictures[0].save(": TORCH,
+}
 
 
-def _lines(page: Path) -> Iterator[str]:
-    """Yield the commands of a page: indented lines, with what a backslash continues."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in text.splitlines():
-        if line.startswith("    "):
-            yield ASSIGNMENTS.sub("", line.strip())
+def reason_of(command: Command) -> str | None:
+    """The beginning of `NOT_RUN` that a command has, unless it is to run."""
+    return next((begin for begin in NOT_RUN if command.name.startswith(begin)), None)
 
 
-def _commands(program: str) -> list[Any]:
-    found = sorted({line for page in PAGES for line in _lines(page) if line.split(" ")[0] == program})
-    assert found, f"no page has a command of {program}"
+READ = [command for command in COMMANDS if reason_of(command) is None]
+NOT_READ = [command for command in COMMANDS if reason_of(command) is not None]
+
+
+def pages() -> dict[str, list[Command]]:
+    """What is to be typed of each page: the lines that no page before it has."""
+    first = {command.text: command for command in reversed(READ)}
+    found: dict[str, list[Command]] = {}
+    for command in READ:
+        if first.get(command.text) is command:
+            found.setdefault(str(command.page.relative_to(ROOT)), []).append(command)
     return found
 
 
-def _arguments(line: str) -> list[str]:
-    return shlex.split(line, comments=True)[1:]
+@pytest.mark.parametrize(("page", "commands"), pages().items())
+def test_what_a_page_says_runs(page: str, commands: list[Command], reader: Reader) -> None:
+    for command in commands:
+        reader.type(command)
 
 
-@pytest.mark.parametrize("line", _commands("condenser"))
-def test_the_command_and_its_options_exist(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for argument in _arguments(line):
-        if Path(argument).suffix in {".txt", ".parquet", ".zst", ".json"} and "://" not in argument:
-            Path(argument).touch()  # the options want files that are there
-    command, arguments = typer.main.get_command(cli._commands), _arguments(line)
-    at_once = {name for parameter in command.params if not parameter.expose_value for name in parameter.opts}
-    if set(arguments) <= at_once:  # such an option is carried out as it is read
-        return
-    context = command.make_context("condenser", list(arguments))
-    while isinstance(command, TyperGroup):
-        name, subcommand, arguments = command.resolve_command(context, arguments)
-        assert subcommand is not None
-        command, context = subcommand, subcommand.make_context(name, list(arguments), parent=context)
+def test_what_is_not_run_stands_on_a_page() -> None:
+    assert {reason_of(command) for command in NOT_READ} == NOT_RUN.keys()
 
 
-@pytest.mark.parametrize("line", _commands("python"))
-def test_the_module_exists(line: str) -> None:
-    option, module, *_ = _arguments(line)
-    assert option == "-m"
-    assert find_spec(module) is not None
-
-
-@pytest.mark.parametrize("line", _commands("make"))
-def test_the_target_exists(line: str) -> None:
-    targets = TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8"))
-    assert set(_arguments(line)) <= set(targets)
-
-
-@pytest.fixture(scope="module")
-def calls() -> list[tuple[str, re.Pattern[str]]]:
-    """The methods and paths of the API."""
-    nowhere = Settings(database_url="postgresql://db.invalid/db", redis_url="redis://broker.invalid")
-    document = create_app(nowhere).openapi()
-    return [
-        (method.upper(), compile_path(path)[0]) for path, item in document["paths"].items() for method in item
-    ]
-
-
-@pytest.mark.parametrize("line", _commands("curl"))
-def test_the_call_exists_and_carries_a_key(line: str, calls: list[tuple[str, re.Pattern[str]]]) -> None:
-    arguments = _arguments(line)
-    (address,) = [argument for argument in arguments if re.match(r"(http://)?[\w.]+:\d+/", argument)]
-    path = "/" + address.removeprefix("http://").partition("/")[2].partition("?")[0]
-    method = "POST" if "--data-binary" in arguments or "-d" in arguments else "GET"
-    assert any(method == known and pattern.fullmatch(path) for known, pattern in calls)
-    assert "$AUTH" in arguments
-
-
-@pytest.mark.parametrize(
-    "source", [source for page in PAGES for source in PYTHON.findall(page.read_text(encoding="utf-8"))]
-)
-def test_the_python_compiles_and_its_imports_exist(source: str) -> None:
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            assert node.module is not None
-            module = importlib.import_module(node.module)
-            assert all(hasattr(module, alias.name) for alias in node.names)
+def test_what_is_not_run_exists() -> None:
+    targets = set(TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
+    for command in NOT_READ:
+        if command.is_python:
+            imports = [node for node in ast.walk(ast.parse(command.text)) if isinstance(node, ast.ImportFrom)]
+            assert all(find_spec(node.module or "") for node in imports), command.name
+            continue
+        program, *arguments = shlex.split(command.arguments)
+        if program == "make":
+            assert set(arguments) <= targets, command.name
+        if program == "python":
+            assert find_spec(arguments[1]), command.name

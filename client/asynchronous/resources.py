@@ -1,0 +1,68 @@
+"""Waiting for what goes on by itself: asked again and again, answered when it has changed."""
+
+import time
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+import httpx
+
+from client.resources import Resource, State
+from client.transport import ANSWER_SECONDS, Transport, tell
+
+LONG_POLL_SECONDS = 30.0
+
+
+class AsyncResource(Resource[State]):
+    """A resource that can be asked for and waited for."""
+
+    collection: ClassVar[str]
+
+    def __init__(self, transport: Transport, state: State) -> None:
+        self._transport = transport
+        self._state = state
+
+    @property
+    def state(self) -> State:
+        """All that was known of it when the service was last asked."""
+        return self._state
+
+    async def refresh(self) -> Self:
+        """Ask the service for the present state."""
+        self._state = await self._transport.read(type(self._state), self._path())
+        return self
+
+    async def delete(self) -> None:
+        """Delete it, with its files."""
+        await self._transport.request("DELETE", self._path())
+
+    async def _until_ended(
+        self, on_change: Callable[[Self], object] | None, timeout_seconds: float | None
+    ) -> bool:
+        """Return whether it has ended in time; tell of it at once and after every change."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        told: int | None = None
+        while True:
+            if told != self.state.version:
+                told = self.state.version
+                await tell(on_change, self)
+            if self.state.has_ended:
+                return True
+            left = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            await self._await_change(min(left, LONG_POLL_SECONDS))
+
+    async def _await_change(self, wait_seconds: float) -> None:
+        """Ask once, and be answered when it has changed or the time is over."""
+        answer = await self._transport.request(
+            "GET",
+            self._path(),
+            parameters={"wait": round(wait_seconds, 3)},
+            headers={"If-None-Match": f'W/"{self.state.version}"'},
+            answer_seconds=wait_seconds + ANSWER_SECONDS,
+        )
+        if answer.status_code != httpx.codes.NOT_MODIFIED:
+            self._state = type(self._state).model_validate(answer.json())
+
+    def _path(self, part: str = "") -> str:
+        return f"/{self.collection}/{self.state.id}" + (f"/{part}" if part else "")
