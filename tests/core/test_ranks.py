@@ -38,7 +38,7 @@ EVERY_PASS = {  # two parts of two passes each, over narrower features, so that 
     "student": "c-tiny",
     "method": {"noise_matching_steps": 2, "features": {"cross_attention": True, "direction_weight": 0.5}},
     "training": TRAINING | {"micro_batch_size": 2},
-    "evaluation": EVALUATION,
+    "evaluation": EVALUATION | {"score_every": 4, "score_samples": 2},
 }
 
 
@@ -81,7 +81,7 @@ def events_of(workdir: Path) -> list[dict[str, Any]]:
 
 
 def metrics_of(workdir: Path) -> dict[int, dict[str, float]]:
-    told = [event for event in events_of(workdir) if event["type"] == "metrics"]
+    told = [event for event in events_of(workdir) if "loss" in event.get("values", {})]
     timing = {"samples_per_second"}
     return {
         event["step"]: {name: value for name, value in event["values"].items() if name not in timing}
@@ -149,6 +149,8 @@ def test_two_ranks_of_which_one_is_killed_train_what_one_process_does(
     assert set(found) == set(expected) == set(range(1, 7))
     for step, values in expected.items():
         assert found[step] == pytest.approx(values, rel=1e-5), f"step {step}"
+    scored = [event["step"] for event in events if "frechet_distance_drawn" in event.get("values", {})]
+    assert scored == [4], "by the first rank alone"
     rate, steps = TRAINING["learning_rate"], TRAINING["steps"]
     assert greatest_difference(together / MODEL, alone / MODEL) <= 2 * rate * steps
     ours, theirs = load_file(together / STUDENT), load_file(alone / STUDENT)
