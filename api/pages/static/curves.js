@@ -60,11 +60,11 @@ class Curves {
       this.plot("#loss-plot", losses.map((name, index) => ({ name, label: words[name], colour: colour(`--curve-${index + 1}`) })), { logarithmic, smoothing, height: 260 }),
       this.plot("#speed-plot", [{ name: "samples_per_second", label: "samples/s", colour: colour("--curve-1") }], { smoothing, height: 140 }),
     ];
-    this.drawDistances(colour);
+    this.drawDistances(colour, logarithmic);
   }
 
   // The distances of the unfinished student, each with its interval, and the teacher's own as a dashed line.
-  drawDistances(colour) {
+  drawDistances(colour, logarithmic) {
     const splits = [["drawn", "drawn"], ["text_only", "text-only"], ["held_out", "held-out"]];
     const curves = splits.flatMap(([split, words], index) => {
       const name = `frechet_distance_${split}`;
@@ -72,7 +72,7 @@ class Curves {
       return [{ ...of, name, label: words, interval: true }, { ...of, name: `${name}_teacher`, label: `the teacher's, ${words}`, dash: [6, 5] }];
     }).filter(({ name }) => this.values.has(name));
     this.section.querySelector("#distance").hidden = !curves.length;
-    if (curves.length) this.plots.push(this.plot("#distance-plot", curves, { height: 200, fromZero: true }));
+    if (curves.length) this.plots.push(this.plot("#distance-plot", curves, { logarithmic, height: 200 }));
   }
 
   // The first and the last step of all, which every plot has at the same places.
@@ -83,7 +83,7 @@ class Curves {
     return first < last ? [first, last] : [first - 1, first + 1];
   }
 
-  plot(selector, curves, { logarithmic = false, smoothing = 0, height, fromZero = false }) {
+  plot(selector, curves, { logarithmic = false, smoothing = 0, height }) {
     const place = this.section.querySelector(selector);
     place.replaceChildren();
     const steps = [...new Set(curves.flatMap(({ name }) => [...(this.values.get(name) ?? new Map()).keys()]))].sort((a, b) => a - b);
@@ -115,20 +115,25 @@ class Curves {
           plot.ctx.strokeStyle = colour;
           plot.ctx.lineWidth = devicePixelRatio;
           plot.ctx.beginPath();
-          plot.ctx.moveTo(x, plot.valToPos(low, "y", true));
+          plot.ctx.moveTo(x, plot.valToPos(Math.max(low, plot.scales.y.min), "y", true)); // a logarithm has no place for nought
           plot.ctx.lineTo(x, plot.valToPos(high, "y", true));
           plot.ctx.stroke();
         }
       }
     };
-    const fromNought = (_, lowest, highest) => [0, 1.05 * Math.max(highest, ...curves.flatMap(({ name }) => [...(this.values.get(`${name}_high`) ?? new Map()).values()]))];
+    // A scale holds the intervals too; one that is not logarithmic begins at nought where there are some.
+    const allEnds = curves.filter((curve) => curve.interval).flatMap(({ name }) => [`${name}_low`, `${name}_high`]).flatMap((end) => [...(this.values.get(end) ?? new Map()).values()]);
+    const rangeWithEnds = (_, lowest, highest) => {
+      const top = Math.max(highest, ...allEnds);
+      return logarithmic ? uPlot.rangeLog(Math.min(lowest, ...allEnds.filter((end) => end > 0)), top, 10, false) : [0, 1.05 * top];
+    };
     return new uPlot({
       width: Math.max(place.clientWidth, 200),
       height,
       cursor: { y: false, sync: { key: "training" } },
       legend: { live: true },
       hooks: { draw: [drawIntervals] },
-      scales: { x: { time: false, range: () => this.span }, y: fromZero ? { range: fromNought } : { distr: logarithmic ? 3 : 1 } },
+      scales: { x: { time: false, range: () => this.span }, y: { distr: logarithmic ? 3 : 1, ...(allEnds.length ? { range: rangeWithEnds } : {}) } },
       axes: [{ ...axis, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick.toLocaleString("en") : "")) }, { ...axis, size: 56 }],
       series: [{ label: "step", value: (_, step) => (step ?? steps.at(-1) ?? 0).toLocaleString("en") }, ...series],
     }, [steps, ...columns], place);
