@@ -38,8 +38,8 @@ test: $(INSTALLED) ## Run every test, real servers included.
 	@{ $(HAS_CHROMIUM); } >/dev/null || $(BIN)/python -m playwright install chromium
 	exec $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(PYTEST_OPTIONS)
 
-pictures: $(INSTALLED) ## Take a picture of every page of the dashboard, light and dark, wide and narrow.
-	exec $(BIN)/python -m pytest tests/browser --screenshots pictures
+pictures: $(INSTALLED) ## Take a picture of every page of the dashboard, and the manual's anew.
+	exec $(BIN)/python -m pytest tests/browser --screenshots pictures --manual-pictures docs/screenshots
 
 manual: $(INSTALLED) ## Build the manual; a link that leads nowhere is an error.
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs build/manual

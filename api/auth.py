@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from api.openapi import problems
 from api.rate_limits import Standing
 from api.services import Services, ServicesDependency
-from api.sessions import COOKIE, find_visitor
+from api.sessions import find_visitor, session_of
 from store.api_keys import Caller
 from store.errors import MissingScopeError, UnauthenticatedError
 from store.key_format import PREFIX
@@ -49,8 +49,8 @@ async def _caller(
 ) -> Caller:
     if credentials is not None:
         caller, standing = await run_in_threadpool(_admit, services, credentials.credentials)
-    elif _has_session(request):
-        caller, standing = await run_in_threadpool(_admit_visitor, services, request.cookies[COOKIE])
+    elif (token := _session(request, services)) is not None:
+        caller, standing = await run_in_threadpool(_admit_visitor, services, token)
     else:
         raise UnauthenticatedError(
             "Send an API key: Authorization: Bearer condenser_… An operator makes the first one with "
@@ -67,8 +67,9 @@ def _admit(services: Services, key: str) -> tuple[Caller, Standing | None]:
     return caller, services.rate_limits.count(caller.key_id)
 
 
-def _has_session(request: Request) -> bool:
-    return request.method == "GET" and "authorization" not in request.headers and COOKIE in request.cookies
+def _session(request: Request, services: Services) -> str | None:
+    may_have_one = request.method == "GET" and "authorization" not in request.headers
+    return session_of(request, services) if may_have_one else None
 
 
 def _admit_visitor(services: Services, token: str) -> tuple[Caller, Standing | None]:

@@ -17,6 +17,7 @@ from client.quantities import duration
 PLAIN_SHARE = 0.1
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
+DISTANCES = {"frechet_distance_drawn": "drawn", "frechet_distance_text_only": "text-only"}
 
 
 @dataclass
@@ -54,8 +55,9 @@ class Figures:
             self.phase, self.done, self.total = data["phase"], data["done"], data["total"]
             self.unit, self.eta_seconds = data["unit"], data["eta_seconds"]
         elif event.type == "metrics":
-            self.metrics = {name: value for name, value in data["values"].items() if value is not None}
-            self.losses += [self.metrics["loss"]] if "loss" in self.metrics else []
+            told = {name: value for name, value in data["values"].items() if value is not None}
+            self.metrics |= told  # the losses come more often than the distances
+            self.losses += [told["loss"]] if "loss" in told else []
 
     @property
     def heading(self) -> str:
@@ -71,6 +73,9 @@ class Figures:
             parts.append(f"loss {self.metrics['loss']:.4g}")
         if "samples_per_second" in self.metrics:
             parts.append(f"{self.metrics['samples_per_second']:.0f} samples/s")
+        for name, words in DISTANCES.items():
+            if name in self.metrics:
+                parts.append(f"{words} {self.metrics[name]:.3g}")
         if self.eta_seconds is not None:
             parts.append(f"ETA {duration(self.eta_seconds)}")
         return "  ".join(parts)

@@ -33,6 +33,7 @@ def save_checkpoint(
     modules: Mapping[str, torch.nn.Module],
     optimiser: torch.optim.Optimizer,
     guard: DivergenceGuard,
+    scores: Mapping[int, Mapping[str, float]],
 ) -> Path:
     """Write a checkpoint and remove all but the newest ones.
 
@@ -48,6 +49,8 @@ def save_checkpoint(
         What has moments.
     guard
         What the losses are judged by.
+    scores
+        What the student was found worth on the way, by step.
 
     Returns
     -------
@@ -64,6 +67,7 @@ def save_checkpoint(
             "format": FORMAT,
             "step": step,
             "guard": guard.to_json(),
+            "scores": scores,
             "files": describe_files(temporary),
         }
         write_json(temporary / MANIFEST, manifest)
@@ -91,6 +95,12 @@ def checkpoint_guard(checkpoint: Path) -> DivergenceGuard:
     """Return the guard of a checkpoint; one that an earlier release wrote begins to judge anew."""
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     return DivergenceGuard.from_json(manifest["guard"]) if "guard" in manifest else DivergenceGuard()
+
+
+def checkpoint_scores(checkpoint: Path) -> dict[int, dict[str, float]]:
+    """Return the scores of a checkpoint by step; none of one that an earlier release wrote."""
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    return {int(step): score for step, score in manifest.get("scores", {}).items()}
 
 
 def load_modules(checkpoint: Path, modules: Mapping[str, torch.nn.Module]) -> None:

@@ -140,6 +140,8 @@ def _operations(
         "few_step": 0.0,
         "evaluation": _evaluation(spec, theirs, ours),
     }
+    for phase, operations in _scores(spec, theirs, ours).items():
+        forward[phase] += operations
     trained = {"training": samples * sample.student * ours * (1 + BACKWARD_SHARE), "few_step": 0.0}
     for course in transfer_costs(spec.few_step):
         samples = course.steps * spec.training.batch_size
@@ -148,16 +150,40 @@ def _operations(
     return forward, trained
 
 
+def _scores(spec: DistillationSpec, theirs: float, ours: float) -> dict[str, float]:
+    """Return the operations of the scores on the way by phase: the teacher draws twice, before the first."""
+    every, steps = spec.evaluation.score_every, spec.training.steps
+    if not every or spec.optimiser_steps < every:
+        return {}
+    pictures = _splits(spec) * spec.evaluation.score_samples
+    operations = {
+        "training": steps // every * pictures * _unet_calls(spec.evaluation) * ours,
+        "few_step": 0.0,
+    }
+    operations["training" if steps >= every else "few_step"] += (
+        2 * pictures * _unet_calls(spec.evaluation) * theirs
+    )
+    if spec.few_step:
+        for sampler_steps in spec.few_step.rounds:
+            before, steps = steps, steps + spec.few_step.training_steps
+            calls = _unet_calls(spec.round_drawing(sampler_steps))
+            operations["few_step"] += (steps // every - before // every) * pictures * calls * ours
+    return operations
+
+
+def _splits(spec: DistillationSpec) -> int:
+    return 2 + bool(spec.drawn.hold_out)
+
+
 def _evaluation(spec: DistillationSpec, theirs: float, ours: float) -> float:
     """Return the operations of drawing every split: the teacher twice, the student once, at all steps."""
     evaluation = spec.evaluation
-    splits = 2 + bool(spec.drawn.hold_out)
     calls_of_teacher, calls_of_student = 2 * _unet_calls(evaluation), _unet_calls(spec.student_drawing)
     for steps in evaluation.more_steps:
         fewer = {"steps": steps}
         calls_of_teacher += _unet_calls(evaluation.model_copy(update=fewer))
         calls_of_student += _unet_calls(spec.student_drawing.model_copy(update=fewer))
-    return splits * evaluation.samples * (calls_of_teacher * theirs + calls_of_student * ours)
+    return _splits(spec) * evaluation.samples * (calls_of_teacher * theirs + calls_of_student * ours)
 
 
 def _unet_calls(drawing: LatentsSpec | EvaluationSpec) -> int:

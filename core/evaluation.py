@@ -39,6 +39,7 @@ class Evaluation:
         The job's.
     folder
         Where the judgements of the student's pictures are kept; of this student, caption set and seed only.
+        None to keep none of them.
     cache
         Shared between jobs: the judgements of the teacher's pictures.
     """
@@ -47,7 +48,7 @@ class Evaluation:
     student: Artist
     captions: CaptionSet
     seed: int
-    folder: Path
+    folder: Path | None
     cache: Path
 
     def picture_sets(self, split: Split) -> dict[str, PictureSet]:
@@ -64,7 +65,7 @@ class Evaluation:
                 artist if steps is None else artist.at_steps(steps) for artist in (self.teacher, self.student)
             )
             sets[f"teacher{suffix}"] = teacher_pictures(teacher, texts, seeds, self.cache)
-            path = self.folder / f"{split}-student{suffix}.safetensors"
+            path = self.folder and self.folder / f"{split}-student{suffix}.safetensors"
             sets[f"student{suffix}"] = PictureSet(student, texts, seeds, path)
         return sets
 
@@ -143,14 +144,14 @@ def judge_pictures(evaluation: Evaluation, events: EventWriter, stop: StopReques
         )
         return {}
     sets = {split: evaluation.picture_sets(split) for split, size in captions.splits.items() if size}
-    judged_before = [one.path.exists() for named in sets.values() for one in named.values()]
+    judged_before = [one.is_judged for named in sets.values() for one in named.values()]
     samples = teacher.evaluation.samples
     progress = Progress(
         events, "evaluation", "pictures", len(judged_before) * samples, sum(judged_before) * samples
     )
     values = {}
     for split, named in sets.items():
-        judged = {name: one.judgements(judge, progress, stop) for name, one in named.items()}
+        judged = {name: one.judgements(judge, stop, progress) for name, one in named.items()}
         values[split] = evaluation.score(split, named, judged)
     return values
 

@@ -23,7 +23,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core.batches import Batch, BatchSource
-from core.checkpoints import checkpoint_step, newest_checkpoint
+from core.checkpoints import checkpoint_scores, checkpoint_step, newest_checkpoint
 from core.conditions import Conditions
 from core.events import EventWriter, Progress
 from core.loop import Course, Objective, TrainingState, frozen_copy, run_course, trainable_copy
@@ -38,6 +38,7 @@ from core.taps import TappedUNet
 from core.teacher import Teacher
 
 SampleDrawer = Callable[[EvaluationSpec, UNet2DConditionModel, int], None]
+RoundScorer = Callable[[EvaluationSpec, UNet2DConditionModel, int], dict[str, float] | None]
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def transfer(
     events: EventWriter,
     stop: StopRequest,
     ranks: Ranks = ALONE,
+    score: RoundScorer | None = None,
 ) -> UNet2DConditionModel:
     """Take a trained student through all rounds, from its newest checkpoint if it has one.
 
@@ -161,6 +163,8 @@ def transfer(
         Where to report, and whether to stop after the current step.
     ranks
         This process among those that train together.
+    score
+        Scores the averaged weights, drawing in the way that it is given, after a step of the job.
 
     Returns
     -------
@@ -176,12 +180,13 @@ def transfer(
     process = noise_process(teacher.noise_schedule(), teacher.scheduler_config)
     newest = newest_checkpoint(checkpoints)
     step = checkpoint_step(newest) if newest else spec.training.steps
+    scores = checkpoint_scores(newest) if newest else {}
     total = len(few_step.rounds) * training.steps
     progress = Progress(events, "few_step", "steps", total, done=step - spec.training.steps)
     for number, steps in enumerate(few_step.rounds):
         first_step = spec.training.steps + number * training.steps
-        if step >= first_step + training.steps:
-            continue
+        if step > first_step + training.steps:
+            continue  # a round that has just ended may still lack the score of its last step
         objective: Objective
         if steps is None:
             guide, data = None, batches
@@ -192,12 +197,23 @@ def transfer(
             start, stride = int(timestep_K[0]), process.timesteps // steps
             objective = StepHalving(guide, process, start, stride, teacher.precision)
         state = begin_round(student, guide, training, first_step)
+        state.scores = scores
         if newest and step > first_step:
             state.load(newest)
-        drawer = partial(draw_samples, spec.round_drawing(steps))
-        course = Course("few_step", first_step, training, data, progress, drawer, ranks)
+        drawing = spec.round_drawing(steps)
+        course = Course(
+            "few_step",
+            first_step,
+            training,
+            data,
+            progress,
+            partial(draw_samples, drawing),
+            ranks,
+            score and partial(score, drawing),
+            spec.evaluation.score_every,
+        )
         run_course(course, state, objective, checkpoints, events, stop)
-        student = state.average
+        student, scores = state.average, state.scores
     return student
 
 

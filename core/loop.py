@@ -18,6 +18,7 @@ from torch import nn
 from core.batches import Batch, BatchSource
 from core.checkpoints import (
     checkpoint_guard,
+    checkpoint_scores,
     checkpoint_step,
     load_modules,
     load_optimiser,
@@ -40,6 +41,9 @@ from core.taps import TappedUNet, tap_pair
 from core.teacher import Teacher
 
 DIVERGENCE_FILE = "divergence.json"
+
+Scorer = Callable[[UNet2DConditionModel, int], dict[str, float] | None]
+"""Scores averaged weights after a step of the job; None where it was stopped or has nothing to judge by."""
 
 
 class Objective(Protocol):
@@ -84,6 +88,8 @@ class TrainingState:
         An earlier student that this one learns from, where it does not learn from its teacher.
     guard
         Judges the losses, and lowers the learning rate.
+    scores
+        What the student was found worth on the way, by step. Only the first of several ranks adds to them.
     replica
         What a step calls: the student, which several ranks share the gradients of.
     """
@@ -94,6 +100,7 @@ class TrainingState:
     step: int = 0
     guide: UNet2DConditionModel | None = None
     guard: DivergenceGuard = field(default_factory=DivergenceGuard)
+    scores: dict[int, dict[str, float]] = field(default_factory=dict)
     replica: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +118,7 @@ class TrainingState:
         load_optimiser(checkpoint, self.optimiser)
         self.step = checkpoint_step(checkpoint)
         self.guard = checkpoint_guard(checkpoint)
+        self.scores = checkpoint_scores(checkpoint)
 
     def restart(self, weights: Mapping[str, torch.Tensor], step: int) -> None:
         """Begin anew with a student's starting weights, after `step` steps of the job."""
@@ -118,6 +126,7 @@ class TrainingState:
         self.average.load_state_dict(self.student.unet.state_dict())
         self.optimiser.state.clear()
         self.step = step
+        self.scores = {scored: score for scored, score in self.scores.items() if scored <= step}
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,9 @@ class Course:
         Draws a sample grid with the averaged weights after a step of the job.
     ranks
         This process among those that train together.
+    score, score_every
+        Scores the averaged weights, at every step of the job that `score_every` divides; None, or 0, for no
+        scores.
     """
 
     phase: Phase
@@ -149,6 +161,12 @@ class Course:
     progress: Progress
     draw_samples: Callable[[UNet2DConditionModel, int], None]
     ranks: Ranks = ALONE
+    score: Scorer | None = None
+    score_every: int = 0
+
+    def is_scored_at(self, step: int) -> bool:
+        """Tell whether the student is scored after a step of the job, which is one of this course."""
+        return bool(self.score and self.score_every) and step % self.score_every == 0
 
 
 def train(
@@ -161,6 +179,7 @@ def train(
     events: EventWriter,
     stop: StopRequest,
     ranks: Ranks = ALONE,
+    score: Scorer | None = None,
 ) -> UNet2DConditionModel:
     """Train a student to predict what its teacher predicts, from its newest checkpoint if it has one.
 
@@ -182,6 +201,8 @@ def train(
         Where to report, and whether to stop after the current step.
     ranks
         This process among those that train together.
+    score
+        Scores the averaged weights after a step.
 
     Returns
     -------
@@ -213,7 +234,17 @@ def train(
         precision=teacher.precision,
     )
     progress = Progress(events, "training", "steps", spec.training.steps, done=state.step)
-    course = Course("training", 0, spec.training, batches, progress, draw_samples, ranks)
+    course = Course(
+        "training",
+        0,
+        spec.training,
+        batches,
+        progress,
+        draw_samples,
+        ranks,
+        score,
+        spec.evaluation.score_every,
+    )
     run_course(course, state, objective, checkpoints, events, stop)
     tapped_teacher.untap()
     return average
@@ -236,24 +267,41 @@ def run_course(
     with a lower learning rate, which its later checkpoints remember. A run that is killed before the first of
     them diverges, and goes back, as it did before.
 
-    Of several ranks all step, judge and stop alike; the first alone draws and saves, while the others wait.
+    Of several ranks all step, judge and stop alike; the first alone draws, scores and saves, while the others
+    wait.
+
+    Scores are kept in the checkpoints. One that a stop kept from being made is the first thing that the
+    resumed run makes, so that none is lost and none made twice.
 
     Raises
     ------
     DivergedError
         If the loss diverges again.
+    Stopped
+        If a stop was asked for, after all that is needed to go on has been saved.
     """
     training, first, ranks = course.training, course.first_step, course.ranks
     share = ranks.share(training.batch_size)
     last = first + training.steps
     start = _on_host(state.student) if state.step == first else None
     state.replica = ranks.replicate(state.student, is_static=_is_static(objective, training, ranks))
-    metrics = RunningMetrics(events, ranks)
     requests = StepRequests(checkpoints.parent / REQUESTS)
 
     def asked_for(request: StepRequest) -> bool:
         return ranks.any(ranks.is_first and requests.take(request))
 
+    def save() -> None:
+        path = save_checkpoint(
+            checkpoints, state.step, state.modules, state.optimiser, state.guard, state.scores
+        )
+        events.write("checkpoint", step=state.step, path=f"{checkpoints.name}/{path.name}")
+
+    if state.step > first and course.is_scored_at(state.step) and state.step not in state.scores:
+        if _score(course, state):
+            save()
+        if ranks.any(stop.requested):
+            raise Stopped
+    metrics = RunningMetrics(events, ranks)
     while state.step < last:
         batch = course.batches.batch(state.step * training.batch_size, training.batch_size, share)
         metrics.add(train_step(state, objective, batch, training, state.step - first, ranks.count))
@@ -262,7 +310,8 @@ def run_course(
         at_end, stopping = state.step == last, ranks.any(stop.requested)
         saving = at_end or stopping or state.step % training.checkpoint_every == 0
         saving |= asked_for("checkpoint")
-        if saving or state.step % training.log_every == 0:
+        scoring = course.is_scored_at(state.step)
+        if saving or scoring or state.step % training.log_every == 0:
             rate = learning_rate(training, state.step - first - 1) * state.guard.rate_factor
             means = metrics.report(state.step, training.batch_size, rate)
             if trouble := state.guard.judge(state.step, means):
@@ -274,9 +323,12 @@ def run_course(
         sampling = asked_for("sample") or at_end or state.step % training.sample_every == 0
         if sampling and ranks.is_first:
             course.draw_samples(state.average, state.step)
+        if scoring and not stopping:
+            _score(course, state)
+            stopping = ranks.any(stop.requested)  # which may have cut the score short
+            saving |= stopping
         if saving and ranks.is_first:
-            path = save_checkpoint(checkpoints, state.step, state.modules, state.optimiser, state.guard)
-            events.write("checkpoint", step=state.step, path=f"{checkpoints.name}/{path.name}")
+            save()
         if sampling or saving:
             ranks.wait()
         if saving:
@@ -284,6 +336,16 @@ def run_course(
         if stopping:
             raise Stopped
         metrics.go_on()
+
+
+def _score(course: Course, state: TrainingState) -> bool:
+    """Score the student on the first rank, and tell whether it was, so that there is a score to be saved."""
+    if course.score is None or not course.ranks.is_first:
+        return False
+    score = course.score(state.average, state.step)
+    if score is not None:
+        state.scores[state.step] = score
+    return score is not None
 
 
 def _is_static(objective: Objective, training: TrainingSpec, ranks: Ranks) -> bool:

@@ -35,30 +35,40 @@ class PictureSet:
     texts, seeds
         Caption and seed of each picture.
     path
-        Where the judgements are kept.
+        Where the judgements are kept; None where nobody will ask for them again.
     """
 
     artist: Artist
     texts: Sequence[str]
     seeds: Sequence[int]
-    path: Path
+    path: Path | None
 
-    def judgements(self, judge: Judge, progress: Progress, stop: StopRequest) -> Judgements:
+    @property
+    def is_judged(self) -> bool:
+        """Whether the judgements are kept already."""
+        return self.path is not None and self.path.exists()
+
+    def judgements(self, judge: Judge, stop: StopRequest, progress: Progress | None = None) -> Judgements:
         """Return what the judge says, after drawing the pictures unless that has been done."""
-        if not self.path.exists():
-            parts = list(self._judge_batches(judge, progress, stop))
+        if self.path is not None and self.path.exists():
+            return load_file(self.path)
+        parts = list(self._judge_batches(judge, stop, progress))
+        joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        if self.path is not None:
             with replacing(self.path) as temporary:
-                joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
                 save_file(joined, temporary)
-        return load_file(self.path)
+        return joined
 
-    def _judge_batches(self, judge: Judge, progress: Progress, stop: StopRequest) -> Iterator[Judgements]:
+    def _judge_batches(
+        self, judge: Judge, stop: StopRequest, progress: Progress | None
+    ) -> Iterator[Judgements]:
         size = self.artist.evaluation.batch_size
         for start in range(0, len(self.texts), size):
             stop.check()
             texts = self.texts[start : start + size]
             yield judge.look(self.artist.draw(texts, self.seeds[start : start + size]), texts)
-            progress.advance(len(texts))
+            if progress is not None:
+                progress.advance(len(texts))
 
 
 def teacher_pictures(artist: Artist, texts: Sequence[str], seeds: Sequence[int], cache: Path) -> PictureSet:

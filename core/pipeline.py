@@ -6,6 +6,7 @@ there.
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.artist import Artist
 from core.attention import attention_kernels
 from core.batches import BatchSource
 from core.captions import CaptionSet, prepare_captions, report_captions
+from core.checkpoints import checkpoint_scores, complete_checkpoints
 from core.conditioning import replacement_probability
 from core.embeddings import CaptionEmbeddings, captions_to_keep
 from core.evaluation import Evaluation, evaluate
@@ -36,6 +38,7 @@ from core.student_weights import build_student
 from core.students import student_rule
 from core.teacher import Teacher, load_teacher
 from core.teacher_refs import resolve_teacher
+from core.training_scores import TrainingScorer
 
 RESULT_FILE = "result.json"
 CHECKPOINTS = "checkpoints"
@@ -113,11 +116,12 @@ def _distil(job: Job, teacher: Teacher, choice: StudentChoice, captions: Caption
     samples = prepare_samples(Artist(teacher, teacher.unet, spec.evaluation), captions, spec)
     student = build_student(choice.config, student_rule(choice.student), teacher.unet, spec.seed)
     batches = _make_batches(job, teacher, captions, latents)
-    student = _train(job, teacher, student, batches, samples)
+    scorer = TrainingScorer(teacher, captions, spec, job.cache, events, job.stop)
+    student = _train(job, teacher, student, batches, samples, scorer)
 
     if spec.few_step:
         events.phase("few_step")
-        student = _transfer(job, spec.few_step, teacher, student, batches, samples)
+        student = _transfer(job, spec.few_step, teacher, student, batches, samples, scorer)
 
     if not job.ranks.is_first:
         return
@@ -145,7 +149,12 @@ def _make_batches(job: Job, teacher: Teacher, captions: CaptionSet, latents: Lat
 
 
 def _train(
-    job: Job, teacher: Teacher, student: UNet2DConditionModel, batches: BatchSource, samples: SampleGrid
+    job: Job,
+    teacher: Teacher,
+    student: UNet2DConditionModel,
+    batches: BatchSource,
+    samples: SampleGrid,
+    scorer: TrainingScorer,
 ) -> UNet2DConditionModel:
     def draw_samples(average: UNet2DConditionModel, step: int) -> None:
         artist = Artist(teacher, average, job.spec.evaluation)
@@ -153,7 +162,16 @@ def _train(
 
     checkpoints = job.workdir / CHECKPOINTS
     return train(
-        teacher, student, batches, job.spec, checkpoints, draw_samples, job.events, job.stop, job.ranks
+        teacher,
+        student,
+        batches,
+        job.spec,
+        checkpoints,
+        draw_samples,
+        job.events,
+        job.stop,
+        job.ranks,
+        partial(scorer.score, job.spec.evaluation),
     )
 
 
@@ -164,6 +182,7 @@ def _transfer(
     student: UNet2DConditionModel,
     batches: BatchSource,
     samples: SampleGrid,
+    scorer: TrainingScorer,
 ) -> UNet2DConditionModel:
     def draw_samples(drawing: EvaluationSpec, average: UNet2DConditionModel, step: int) -> None:
         artist = Artist(teacher, average, drawing)
@@ -181,6 +200,7 @@ def _transfer(
         job.events,
         job.stop,
         job.ranks,
+        scorer.score,
     )
 
 
@@ -220,6 +240,7 @@ def _evaluate(
     values["training"] = {
         "steps": job.spec.training.steps,
         "samples": job.spec.training.steps * job.spec.training.batch_size,
+        "scores": _training_scores(job),
     }
     if few_step := job.spec.few_step:
         values["few_step"] = {
@@ -229,6 +250,16 @@ def _evaluate(
         }
     write_json(result, values)
     return values
+
+
+def _training_scores(job: Job) -> dict[str, Any]:
+    """Return the scores of the unfinished student by step, with how many pictures each is of."""
+    last = complete_checkpoints(job.workdir / CHECKPOINTS)[-1]
+    points = sorted(checkpoint_scores(last).items())
+    return {
+        "pictures": job.spec.evaluation.score_samples,
+        "points": [{"step": step, **score} for step, score in points],
+    }
 
 
 def _export(

@@ -135,7 +135,7 @@ class TrainingSpec(SpecModel):
 
 
 class EvaluationSpec(SpecModel):
-    """What is measured and drawn at the end, for teacher and student alike."""
+    """What is measured and drawn at the end, for teacher and student alike, and of the student on the way."""
 
     samples: int = Field(
         default=256,
@@ -163,6 +163,17 @@ class EvaluationSpec(SpecModel):
         min_length=1,
         max_length=32,
         description="Prompts of the sample grids; some captions of each split, chosen by seed, by default.",
+    )
+    score_every: int = Field(
+        default=2_500,
+        ge=0,
+        description="Steps from one score of the unfinished student to the next; 0 for no such scores.",
+    )
+    score_samples: int = Field(
+        default=32,
+        ge=2,
+        le=10_000,
+        description="Pictures per split of each such score; the captions and seeds are always the same.",
     )
 
 

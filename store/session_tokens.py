@@ -12,6 +12,20 @@ _PURPOSE = "condenser session "
 """No API key begins with it, so that no signature is also the digest of a key."""
 
 
+COOKIE_PREFIX = "condenser_session"
+_COOKIE_PURPOSE = "cookie"
+_COOKIE_DIGITS = 12
+
+
+def session_cookie(pepper: str) -> str:
+    """Name the cookie that an installation's tokens come in.
+
+    A browser has one jar of cookies for all ports of a host. Under names of their own, two installations on
+    one machine, or behind one name, do not sign each other's visitors out.
+    """
+    return f"{COOKIE_PREFIX}_{_signature(_COOKIE_PURPOSE, pepper)[:_COOKIE_DIGITS]}"
+
+
 def new_session_token(key_id: str, *, expires_at: datetime, pepper: str) -> str:
     """Make the token of a session.
 

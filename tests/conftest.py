@@ -44,6 +44,7 @@ _run_locks: list[Any] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the browser's tests keep what they see."""
     parser.addoption("--screenshots", type=Path, help="folder for pictures of every page, from tests/browser")
+    parser.addoption("--manual-pictures", type=Path, help="folder for the pictures that the manual shows")
 
 
 def pytest_configure(config: pytest.Config) -> None:

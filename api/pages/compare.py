@@ -79,9 +79,19 @@ def show_comparison(
 def _plot(
     cost: Costs, teacher: str, students: Sequence[schemas.ComparedStudent], split: str, score: str
 ) -> Scatter | None:
-    """Plot a score against a cost; the teacher is the reference, as the newest job measured it."""
+    """Plot a score against a cost; the teacher is the reference, as the newest job measured it.
+
+    Jobs ran on different machines, or when these had more or less to do. But each timed its teacher beside
+    its student, so that by the teacher's times all are brought to the speed of the newest job.
+    """
     title, x_label, x_of = cost
     points: list[Point] = []
+
+    def at_one_speed(student: schemas.ComparedStudent) -> schemas.Measured:
+        there, here = student.teacher.seconds_per_picture, students[0].teacher.seconds_per_picture
+        own = student.student.seconds_per_picture
+        seconds = own * here / there if own and here and there else own
+        return student.student.model_copy(update={"seconds_per_picture": seconds})
 
     def add(model: schemas.Measured, name: str, job_id: str, *, is_reference: bool = False) -> None:
         x, y = x_of(model), model.scores.get(split, {}).get(score)
@@ -89,7 +99,7 @@ def _plot(
             points.append(Point(x, y, name, f"/ui/jobs/{job_id}", is_reference))
 
     for student in students:
-        add(student.student, student.name, student.job_id)
+        add(at_one_speed(student), student.name, student.job_id)
     if points:
         add(students[0].teacher, teacher, students[0].job_id, is_reference=True)
     return Scatter.of(f"{SCORES[score]} by {title}", x_label, SCORES[score], points)

@@ -45,6 +45,8 @@ _environment = jinja2.Environment(
 _environment.filters.update(wording.FILTERS)
 _environment.globals.update(asset=asset_path, viewer=None, wording=wording, labels=KIND_LABELS)
 _environment.tests["in_part"] = lambda path, part: path == part or path.startswith(f"{part}.")
+for _name in _environment.list_templates():
+    _environment.get_template(_name)  # now: the first visitor of a page would wait for its compilation
 
 
 def render(template: str, context: Mapping[str, Any], *, status: int = 200) -> HTMLResponse:

@@ -13,6 +13,8 @@ MARGIN = 0.08  # of the range, around the outermost points
 TICKS = 4
 CHARACTER, NAME_HEIGHT, NAME_GAP = 7.5, 14, 10
 NAME_PLACES = (-6, 14, -22, 30, -38)  # above the point, below it, and farther away
+RADIUS = 6
+WIDE_RATIO = 10  # of the highest to the lowest, from which on an axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Scatter:
     points: list[Placed]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    is_logarithmic: bool
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -65,32 +68,41 @@ class Scatter:
 
     @classmethod
     def of(cls, title: str, x_label: str, y_label: str, points: Sequence[Point]) -> Self | None:
-        """Lay points out; None where there are none. The x axis begins at nought, for it shows a cost."""
+        """Lay points out; None where there are none.
+
+        The x axis begins at nought, for it shows a cost. The y axis is logarithmic if values are far apart.
+        """
         if not points:
             return None
         x_low, x_high = 0.0, _widened([point.x for point in points])[1]
-        y_low, y_high = _widened([point.y for point in points])
+        values = [point.y for point in points]
+        is_logarithmic = min(values) > 0 and max(values) > WIDE_RATIO * min(values)
+        scale = math.log10 if is_logarithmic else float
+        y_low, y_high = _widened([scale(value) for value in values])
 
         def across(x: float) -> float:
             return round(LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
 
         def down(y: float) -> float:
-            return round(HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
+            share = (scale(y) - y_low) / (y_high - y_low)
+            return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
+        y_values = _powers(y_low, y_high) if is_logarithmic else _ticks(y_low, y_high)
         return cls(
             title,
             x_label,
             y_label,
             _place([(point, across(point.x), down(point.y)) for point in points]),
             [Tick(across(value), figure(value)) for value in _ticks(x_low, x_high)],
-            [Tick(down(value), figure(value)) for value in _ticks(y_low, y_high)],
+            [Tick(down(value), figure(value)) for value in y_values],
+            is_logarithmic,
         )
 
 
 def _place(points: Sequence[tuple[Point, float, float]]) -> list[Placed]:
-    """Write each name where it meets no other name, if there is such a place beside its point."""
+    """Write each name where it meets no point and no other name, if there is such a place near its point."""
     placed: list[Placed] = []
-    taken: list[tuple[float, float, float]] = []
+    taken = [(x - RADIUS, y + RADIUS / 2, 2.0 * RADIUS) for _, x, y in points]
     for point, x, y in points:
         ends = x > WIDTH * 0.7
         length = CHARACTER * len(point.name)
@@ -111,6 +123,14 @@ def _widened(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = (high - low or abs(high) or 1.0) * MARGIN
     return low - margin, high + margin
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Return powers of ten, and twice and five times as much, in a range that is given by its logarithms."""
+    factors = [
+        factor * 10.0**power for power in range(math.floor(low), math.ceil(high)) for factor in (1, 2, 5)
+    ]
+    return [value for value in factors if low <= math.log10(value) <= high]
 
 
 def _ticks(low: float, high: float) -> list[float]:

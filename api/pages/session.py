@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.errors import ForeignFormError
 from api.services import Services, ServicesDependency
-from api.sessions import COOKIE, find_visitor
+from api.sessions import find_visitor, session_of
 from api.tenant_services import TenantServices
 from store.api_keys import Bearer, Caller
 from store.errors import MissingScopeError, UnauthenticatedError
@@ -59,7 +59,7 @@ def may(caller: Caller, scope: Scope) -> bool:
 
 async def current_viewer(request: Request, services: ServicesDependency) -> Viewer:
     """Tell who sent the request by the session's cookie; `UnauthenticatedError` without a good one."""
-    token = request.cookies.get(COOKIE)
+    token = session_of(request, services)
     if token is None:
         raise UnauthenticatedError("Sign in to see this page.")
     viewer = await run_in_threadpool(_admit, services, token)

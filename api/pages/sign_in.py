@@ -17,7 +17,7 @@ from api.pages.forms import FormDependency
 from api.pages.rendering import PageRoute, render
 from api.pages.session import REQUIRE_OWN_FORM, may
 from api.services import Services, ServicesDependency
-from api.sessions import COOKIE, begin_session, end_session, find_visitor
+from api.sessions import begin_session, end_session, find_visitor, session_of
 from store.api_keys import Caller
 from store.errors import UnauthenticatedError
 
@@ -35,7 +35,7 @@ def show_sign_in(
     request: Request, services: ServicesDependency, wanted: Next = "/", signed_out: bool = False
 ) -> Response:
     """Ask for a key, unless the visitor is signed in already, or is the owner of this machine."""
-    token = request.cookies.get(COOKIE)
+    token = session_of(request, services)
     if token is not None and _is_good(services, token):
         return RedirectResponse(local_path(wanted), status_code=303)
     owner = None if signed_out else _owner(request, services)
@@ -44,7 +44,7 @@ def show_sign_in(
     notice = "The session is over: sign in again." if token is not None else None
     notice = "You have signed out." if signed_out else notice
     response = _render(wanted, notice=notice)
-    end_session(response)
+    end_session(response, services)
     return response
 
 
@@ -62,10 +62,10 @@ def sign_in(request: Request, services: ServicesDependency, form: FormDependency
 
 
 @router.post("/ui/sign-out", dependencies=[REQUIRE_OWN_FORM])
-def sign_out() -> Response:
+def sign_out(services: ServicesDependency) -> Response:
     """End the session of this browser."""
     response = RedirectResponse(f"{SIGN_IN}?signed_out=true", status_code=303)
-    end_session(response)
+    end_session(response, services)
     return response
 
 

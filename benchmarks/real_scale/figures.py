@@ -26,7 +26,8 @@ def figures_of(
     peak_bytes: int,
 ) -> dict[str, Any]:
     """Return a job's figures by what it reported; the first report, of the warm-up, does not count."""
-    reports = [event["values"]["samples_per_second"] for event in events if event["type"] == "metrics"]
+    metrics = [event["values"] for event in events if event["type"] == "metrics"]
+    reports = [values["samples_per_second"] for values in metrics if "samples_per_second" in values]
     samples_per_second = fmean(reports[1:])
     flops = sample_flops(spec, teacher)
     peak_flops = next((peak for name, peak in PEAK_FLOPS.items() if name in device), None)

@@ -20,7 +20,6 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from api.app import create_app
-from api.sessions import COOKIE
 from core.spec import DistillationSpec
 from store.api_keys import Caller
 from store.database import server_now, transaction
@@ -29,7 +28,7 @@ from store.jobs import Claim, claim_job, create_job, finish_succeeded
 from store.key_format import new_key
 from store.leases import record_events
 from store.models import DEFAULT_TENANT_ID
-from store.session_tokens import new_session_token
+from store.session_tokens import new_session_token, session_cookie
 from store.settings import Settings
 from tests.conftest import TEST_PEPPER
 
@@ -158,7 +157,7 @@ def visit(client: httpx.Client, key_id: str) -> None:
     """Give a client the cookie of a session, as the sign-in does."""
     expires_at = datetime.now(UTC) + timedelta(hours=1)
     token = new_session_token(key_id, expires_at=expires_at, pepper=TEST_PEPPER)
-    client.cookies.set(COOKIE, token, domain="127.0.0.1")
+    client.cookies.set(session_cookie(TEST_PEPPER), token, domain="127.0.0.1")
 
 
 @contextmanager

@@ -14,14 +14,15 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from sqlalchemy import Engine
 
-from api.sessions import COOKIE
 from store.api_keys import CreatedKey, create_key
 from store.database import server_now, transaction
 from store.models import Scope
-from store.session_tokens import new_session_token
+from store.session_tokens import new_session_token, session_cookie
 from store.settings import Settings
 from tests.browser.site import Figures, Jobs, Site
+from tests.conftest import TEST_PEPPER
 
+COOKIE = session_cookie(TEST_PEPPER)
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = {1440: 900, 360: 740}

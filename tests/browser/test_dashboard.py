@@ -144,6 +144,66 @@ def test_open_pages_are_right_again_after_the_service_was_restarted(
     expect(pages[0].locator(f"#job-{job_id} .status")).to_have_text("failed")
 
 
+def test_distances_appear_below_the_losses_as_they_are_told(visitor: Any, jobs: Any) -> None:
+    (job_id,) = jobs.submit()
+    claim = jobs.claim(job_id)
+    page = visitor.open(f"/ui/jobs/{job_id}")
+    jobs.report(claim, 1, ("phase", {"phase": "training"}), losses(50), losses(100))
+    expect(page.locator("#loss-plot canvas")).to_be_visible()
+    expect(page.locator("#distance")).to_be_hidden()
+    jobs.report(claim, 2, distances(100, 0.5))  # after the losses of its step have been read
+    expect(page.locator("#distance")).to_contain_text("32 pictures of each kind")
+    legend = page.locator("#distance-plot .u-legend")
+    expect(legend).to_contain_text("the teacher's, text-only")
+    jobs.report(claim, 3, losses(150), losses(200), distances(200, 0.25))
+    expect(legend).to_contain_text("0.250 (0.225 to 0.275)")
+    total = page.locator("#loss-plot .u-legend tr", has_text="total")
+    expect(total).to_contain_text("0.500")
+    page.get_by_label("Smoothing").fill("0.9")
+    expect(total).to_contain_text("1.65")  # 0.9 of the mean so far and 0.1 of each of 2, 1, 2/3 and 1/2
+    before = page.locator("#loss-plot canvas").evaluate("canvas => canvas.toDataURL()")
+    page.get_by_label("logarithmic").uncheck()
+    assert page.locator("#loss-plot canvas").evaluate("canvas => canvas.toDataURL()") != before
+    # One axis of steps: what is pointed at in one plot is told below the others too.
+    page.locator("#loss-plot .u-over").hover(position={"x": 2, "y": 50})
+    expect(page.locator("#speed-plot .u-legend")).to_contain_text("50")
+
+
+def losses(step: int) -> tuple[str, dict[str, Any]]:
+    values = {"loss": 100 / step, "loss_output": 60 / step, "loss_feature": 40 / step}
+    return "metrics", {"step": step, "values": values | {"samples_per_second": 9.0}}
+
+
+def distances(step: int, drawn: float) -> tuple[str, dict[str, Any]]:
+    values = {}
+    for split, value in (("drawn", drawn), ("text_only", 2 * drawn)):
+        name = f"frechet_distance_{split}"
+        ends = {f"{name}_low": 0.9 * value, f"{name}_high": 1.1 * value, f"{name}_teacher": 0.1}
+        values |= {name: value, **ends}
+    return "metrics", {"step": step, "values": values}
+
+
+@pytest.mark.parametrize("has_clipboard", [True, False])
+def test_calls_are_copied_where_the_browser_lets_a_page_and_selected_elsewhere(
+    has_clipboard: bool, visitor: Any, jobs: Any
+) -> None:
+    (job_id,) = jobs.submit()
+    page = visitor.open("/")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    if not has_clipboard:
+        page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.goto(f"/ui/jobs/{job_id}")
+    page.get_by_text("The same job with curl").click()
+    call = page.locator("#call-curl").text_content()
+    page.locator("button[data-copy=call-curl]").click()
+    if has_clipboard:
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        assert page.evaluate("navigator.clipboard.readText()") == call
+    else:
+        expect(page.get_by_role("button", name="Selected: press Ctrl+C")).to_be_visible()
+        assert page.evaluate("getSelection().toString()").strip() == call.strip()
+
+
 def test_what_is_wrong_with_a_job_stands_at_its_field(visitor: Any, look: Callable[..., None]) -> None:
     page = visitor.open("/ui/new?preset=quick")
     page.locator('[name="training.steps"]').fill("0")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from api.sessions import COOKIE
+from store.session_tokens import COOKIE_PREFIX
 from tests.browser.test_sessions import sign_in
 
 
@@ -50,7 +50,7 @@ def test_a_key_is_made_shown_once_used_and_revoked(visitor: Any, look: Callable[
     expect(row).to_contain_text("revoked")
     expect(page.locator("#keys summary")).to_have_count(1)  # that of the visitor's own key
     other.context.clear_cookies()
-    assert COOKIE not in str(other.context.cookies())
+    assert COOKIE_PREFIX not in str(other.context.cookies())
     other.goto("/ui/sign-in")
     sign_in(other, key)
     expect(other.get_by_role("alert")).to_be_visible()

@@ -24,6 +24,15 @@ def test_a_curve_falls_from_the_highest_block_to_the_lowest() -> None:
     assert list(long) == sorted(long, reverse=True)
 
 
+def test_distances_are_told_beside_the_losses_that_come_more_often() -> None:
+    figures = Figures()
+    scored = {"frechet_distance_drawn": 0.25, "frechet_distance_drawn_low": 0.2}
+    for values in ({"loss": 4.0}, {"loss": 2.0}, scored, {"loss": 1.0}):
+        figures.take(event("metrics", step=1, values=values))
+    assert figures.details == "loss 1  drawn 0.25"
+    assert figures.losses == [4.0, 2.0, 1.0]
+
+
 def test_a_terminal_shows_the_losses_of_the_present_phase_and_a_pipe_does_not() -> None:
     figures = Figures()
     for told in (

@@ -96,6 +96,32 @@ def test_time_is_operations_over_rates(sd14: TeacherInfo, make_spec: Callable[..
     assert estimate.seconds["latents"] == pytest.approx(6 * 3 * 2 * 0.803 / 2, rel=1e-3)
 
 
+def test_scores_on_the_way_take_the_students_pictures_and_the_teachers_once(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    """Ten pictures a score of two sampler steps, with guidance while it trains and without it after that."""
+    training = {"steps": 10, "batch_size": 8, "sample_every": 100}
+    few_step = {"steps": 2, "start_steps": 4, "guidance_scale": 3, "training_steps": 5}
+    drawing = {"samples": 4, "steps": 2, "guidance_scale": 2.0, "score_samples": 5}
+
+    def flops(score_every: int) -> dict[str, float]:
+        evaluation = drawing | {"score_every": score_every}
+        return estimate_job(
+            sd14, make_spec(training=training, few_step=few_step, evaluation=evaluation)
+        ).flops
+
+    theirs, ours = (
+        2 * unet_layout(config, prompt_tokens=77).multiply_accumulates
+        for config in (sd14.unet_config, derive_student(sd14.unet_config, "b-small"))
+    )
+    without, at_4, at_12 = flops(0), flops(4), flops(12)
+    assert flops(21) == without
+    assert at_4["training"] - without["training"] == pytest.approx(2 * 10 * 4 * ours + 2 * 10 * 4 * theirs)
+    assert at_4["few_step"] - without["few_step"] == pytest.approx(3 * 10 * 2 * ours)
+    assert at_12["few_step"] - without["few_step"] == pytest.approx(10 * 2 * ours + 2 * 10 * 4 * theirs)
+    assert at_4["evaluation"] == without["evaluation"]
+
+
 def test_memory_holds_the_teacher_and_the_student_six_times(
     sd14: TeacherInfo, teacher_info: TeacherInfo, make_spec: Callable[..., DistillationSpec]
 ) -> None:

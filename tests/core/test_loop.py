@@ -201,7 +201,7 @@ def test_a_checkpoint_restores_everything(teacher: Teacher, batches: BatchSource
 
     state, objective = make_state(teacher, training)
     step(state, objective)
-    checkpoint = save_checkpoint(tmp_path, state.step, state.modules, state.optimiser, DivergenceGuard())
+    checkpoint = save_checkpoint(tmp_path, state.step, state.modules, state.optimiser, DivergenceGuard(), {})
     step(state, objective)
     restored, objective = make_state(teacher, training)
     restored.load(checkpoint)
@@ -217,7 +217,7 @@ def test_a_checkpoint_restores_everything(teacher: Teacher, batches: BatchSource
 def test_a_torn_checkpoint_is_passed_over_and_two_are_kept(teacher: Teacher, tmp_path: Path) -> None:
     state, _ = make_state(teacher, TrainingSpec())
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, state.modules, state.optimiser, DivergenceGuard())
+        save_checkpoint(tmp_path, step, state.modules, state.optimiser, DivergenceGuard(), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
     assert newest_checkpoint(tmp_path) == tmp_path / "step-00000003"
     with (tmp_path / "step-00000003" / "model.safetensors").open("r+b") as file:

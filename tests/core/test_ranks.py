@@ -40,7 +40,7 @@ TRAINING = {"steps": 4, "batch_size": 4, "learning_rate": 1e-4, "checkpoint_ever
 EVERY_PASS = {  # two parts over narrower features, each of two passes on a rank, so that all gradients add up
     "student": "c-tiny",
     "method": {"noise_matching_steps": 2, "features": {"cross_attention": True, "direction_weight": 0.5}},
-    "evaluation": EVALUATION,
+    "evaluation": EVALUATION | {"score_every": 4, "score_samples": 2},
 }
 
 
@@ -153,7 +153,7 @@ def events_of(workdir: Path) -> list[dict[str, Any]]:
 
 
 def metrics_of(workdir: Path) -> dict[int, dict[str, float]]:
-    told = [event for event in events_of(workdir) if event["type"] == "metrics"]
+    told = [event for event in events_of(workdir) if "loss" in event.get("values", {})]
     timing = {"samples_per_second", "process_memory_bytes"}
     return {
         event["step"]: {name: value for name, value in event["values"].items() if name not in timing}
@@ -202,6 +202,8 @@ def test_two_hosts_of_which_one_loses_its_rank_train_what_one_process_does(
     assert set(found) == set(expected) == set(range(1, 5))
     for step, values in expected.items():
         assert found[step] == pytest.approx(values, rel=1e-5), f"step {step}"
+    scored = [event["step"] for event in events if "frechet_distance_drawn" in event.get("values", {})]
+    assert scored == [4], "by the first rank alone"
     rate, steps = TRAINING["learning_rate"], TRAINING["steps"]
     assert greatest_difference(together / MODEL, alone / MODEL) <= 2 * rate * steps
     ours, theirs = load_file(together / STUDENT), load_file(alone / STUDENT)

@@ -218,8 +218,10 @@ def test_a_killed_job_ends_with_the_weights_of_one_that_was_not(
 
 
 def few_step_spec(make_spec: Callable[..., DistillationSpec]) -> DistillationSpec:
-    """Two steps of training, then two of folding and two of halving."""
+    """Two steps of training, then two of folding and two of halving, with a score after every two."""
+    scored = {"score_every": 2, "score_samples": 3, "samples": 4, "steps": 2, "guidance_scale": 2.0}
     return make_spec(
+        evaluation=scored | {"batch_size": 4, "bootstrap_resamples": 10},
         student="c-tiny",
         training={"steps": 2, "batch_size": 2, "checkpoint_every": 1},
         few_step={"steps": 2, "start_steps": 4, "guidance_scale": 2, "training_steps": 2},
@@ -249,6 +251,12 @@ def test_a_transferred_student_is_evaluated_and_shipped_as_it_draws(transferred:
     assert scheduler["timestep_spacing"] == "trailing"
     assert (scheduler["_num_inference_steps"], scheduler["_guidance_scale"]) == (2, 1.0)
     result = json.loads((transferred / "result.json").read_text())
+    told = [event for event in events if event["type"] == "metrics" and "loss" not in event["values"]]
+    assert result["training"]["scores"] == {
+        "pictures": 3,
+        "points": [{"step": event["step"], **event["values"]} for event in told],
+    }
+    assert [event["step"] for event in told] == [2, 4, 6]
     assert result["few_step"] == {"steps": 2, "rounds": [None, 2], "training_steps": 4}
     assert result["drawn"]["unet_calls"] == {"teacher": 4, "student": 2}, "guidance doubles the teacher's"
     assert "num_inference_steps=2, guidance_scale=1)" in (transferred / "student" / "README.md").read_text()
@@ -269,6 +277,8 @@ def test_a_killed_transfer_ends_with_the_weights_of_one_that_was_not(
     assert run_here(few_step_spec(make_spec), tmp_path, teachers_dir) == 0
     for name in (STUDENT_WEIGHTS, "checkpoints/step-00000006/model.safetensors"):
         assert (tmp_path / name).read_bytes() == (transferred / name).read_bytes()
+    ours, theirs = (json.loads((folder / "result.json").read_text()) for folder in (tmp_path, transferred))
+    assert ours["training"]["scores"] == theirs["training"]["scores"]
 
 
 def test_every_term_of_the_loss_goes_the_whole_way(

@@ -27,6 +27,16 @@ def test_points_and_ticks_lie_within_the_axes(places: list[tuple[float, float]])
     assert 2 <= len(made.x_ticks) <= 6
 
 
+def test_values_that_lie_far_apart_are_told_apart_by_their_logarithms() -> None:
+    made = plot((1, 0.001), (2, 0.002), (3, 0.1))
+    assert made.is_logarithmic
+    low, twice, _ = made.points
+    assert low.y - twice.y > 15
+    assert [tick.label for tick in made.y_ticks] == ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1"]
+    assert not plot((1, 0), (2, 9)).is_logarithmic
+    assert not plot((1, 1), (2, 9)).is_logarithmic
+
+
 def test_more_is_farther_right_and_higher() -> None:
     low, high = plot((1, 1), (2, 2)).points
     assert low.x < high.x

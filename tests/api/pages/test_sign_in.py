@@ -10,18 +10,19 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
+from pydantic import SecretStr
 
 from api.app import create_app
 from api.jobs.requests import Submission
 from api.pages import spec_form
-from api.sessions import COOKIE
 from store.api_keys import CreatedKey
 from store.key_format import new_key
-from store.session_tokens import new_session_token
+from store.session_tokens import new_session_token, session_cookie
 from store.settings import Settings
-from tests.api.conftest import visit
+from tests.api.conftest import serving, visit
 from tests.conftest import TEST_PEPPER
 
+COOKIE = session_cookie(TEST_PEPPER)
 UPLOAD = ("POST", "/ui/captions")  # sent by a script, which wants a problem and no page
 FOR_EVERYBODY = ("/ui/sign-in", "/ui/sign-out", "/ui/static/")
 KeyMaker = Callable[..., CreatedKey]
@@ -176,6 +177,25 @@ def test_a_session_is_over_after_a_time_and_under_another_pepper(
     for pepper, hours, status in ((TEST_PEPPER, 1, 200), (TEST_PEPPER, -1, 303), ("x" * 32, 1, 303)):
         token = new_session_token(key_id, expires_at=now + timedelta(hours=hours), pepper=pepper)
         assert browser.get("/", headers={"Cookie": f"{COOKIE}={token}"}).status_code == status
+
+
+def test_two_installations_on_one_host_keep_their_sessions_apart(
+    http: httpx.Client, api_settings: Settings, make_key: KeyMaker
+) -> None:
+    """One jar of cookies for both, as browsers have one for all ports of a host."""
+    other_settings = api_settings.model_copy(update={"api_key_pepper": SecretStr("of another installation")})
+    keys = [make_key().key, make_key(pepper=other_settings.required_pepper()).key]
+    with serving(other_settings) as other, httpx.Client(trust_env=False, timeout=20) as browser:
+        addresses = [str(client.base_url).rstrip("/") for client in (http, other)]
+
+        def statuses() -> list[int]:
+            return [browser.get(f"{address}/").status_code for address in addresses]
+
+        for address, key in zip(addresses, keys, strict=True):
+            browser.post(f"{address}/ui/sign-in", data={"key": key}, headers={"Origin": address})
+        assert statuses() == [200, 200]
+        browser.post(f"{addresses[1]}/ui/sign-out", headers={"Origin": addresses[1]})
+        assert statuses() == [200, 303]
 
 
 def test_signing_out_ends_the_session(browser: httpx.Client, make_key: KeyMaker) -> None:
