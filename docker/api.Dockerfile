@@ -1,14 +1,14 @@
 # The API, which also holds the migrations and the operator's command. No torch: see docker/check_installed.py.
 #
 #     docker build -f docker/api.Dockerfile -t condenser-api:0.1.0 .
-ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
+ARG PYTHON_IMAGE=docker.io/library/python:3.11.16-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
-# The static build of tini needs nothing of the system it is copied to.
+# The static build of tini needs nothing of the system it is copied to; binutils has strip, and stays behind.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends tini=0.19.0-* \
+    && apt-get install --yes --no-install-recommends binutils=2.40-* tini=0.19.0-* \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 RUN python -m venv /opt/venv
@@ -18,9 +18,12 @@ RUN python image_requirements.py api > requirements.txt \
     && python -m pip install --constraint requirements.lock --requirement requirements.txt \
     && python check_installed.py requirements.lock api \
     && python -m pip uninstall --yes pip setuptools
-# boto3 describes four hundred services; S3 is used, and those by which a host proves who it is.
+# boto3 describes four hundred services; S3 is used, and those by which a host proves who it is. Some wheels come with
+# their debugging symbols, 24 MB in all; psycopg's has been rewritten already, which strip may spoil, and is left alone.
 RUN find /opt/venv/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
-    ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} +
+    ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} + \
+    && find /opt/venv/lib/python3*/site-packages -name '*.so' ! -path '*/psycopg_binary*' \
+    -exec strip --strip-debug {} +
 COPY api /app/api
 COPY core /app/core
 COPY migrations /app/migrations
@@ -29,7 +32,9 @@ COPY store /app/store
 COPY teachers /app/teachers
 COPY LICENSE alembic.ini /app/
 # Whoever runs the image may not write there: the bytecode is made here, and is the same in every build.
-RUN python -m compileall -q --invalidation-mode unchecked-hash /app
+WORKDIR /app
+RUN python -m compileall -q --invalidation-mode unchecked-hash /app \
+    && python -c "import api.app, store.admin, store.backup"
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.1.0

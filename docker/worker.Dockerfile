@@ -8,7 +8,7 @@
 # driver comes from the host, by the NVIDIA Container Toolkit. PyTorch publishes builds without them on an index
 # of its own (pytorch.org, "Get started", platform CPU, says its address). Without TORCH_INDEX_URL a CPU image works
 # too, and is several gigabytes larger.
-ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
+ARG PYTHON_IMAGE=docker.io/library/python:3.11.16-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
 ARG ACCELERATOR=cuda
