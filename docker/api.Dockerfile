@@ -37,9 +37,11 @@ COPY store /app/store
 # Teachers are listed, and students checked against them, by their configs and the heads of their weights.
 COPY teachers /app/teachers
 COPY LICENSE alembic.ini /app/
-# Whoever runs the image may not write there: the bytecode is made here, and is the same in every build.
+COPY docker/record_release.py /build/
 WORKDIR /app
+# Whoever runs the image may not write there: the bytecode is made here, and is the same in every build.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app \
+    && python /build/record_release.py /build/pyproject.toml \
     && python -c "import api.app, store.admin, store.backup"
 
 FROM ${PYTHON_IMAGE}

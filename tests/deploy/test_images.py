@@ -1,5 +1,6 @@
 """The Dockerfiles, and what decides what an image holds."""
 
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -165,6 +166,16 @@ def test_requirements_are_those_of_the_extras_and_of_what_they_refer_to() -> Non
     assert not [line for line in worker if line.startswith(("fastapi", "uvicorn", "condenser"))]
     with pytest.raises(KeyError):
         requirements_of(project, ["nonsense"])
+
+
+def test_processes_in_an_image_know_their_release(dockerfile: Path, tmp_path: Path) -> None:
+    """A worker tells it, and one that found none would tell nothing of itself."""
+    folder = load("record_release").record(REPOSITORY / "pyproject.toml", tmp_path)
+    [found] = importlib.metadata.distributions(name="condenser", path=[str(tmp_path)])
+    assert found.version == last_argument(dockerfile, "VERSION")
+    assert folder.parent == tmp_path
+    commands = [value for name, value in instructions(dockerfile) if name == "RUN"]
+    assert "record_release.py /build/pyproject.toml" in commands[-2]
 
 
 def test_an_environment_that_is_not_the_locked_one_is_refused() -> None:
