@@ -48,11 +48,16 @@ manual: $(INSTALLED) ## Build the manual; a link that leads nowhere is an error.
 links: $(INSTALLED) ## Ask every server that the manual links to whether the page is still there; needs the network.
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder linkcheck docs build/links
 
-lint: $(INSTALLED) ## Check format, style, types and who imports whom.
+# KEDA's kind is in no schema of Kubernetes: tests/deploy looks at it.
+MANIFESTS = $(filter-out %/kustomization.yaml %/keda.yaml, $(wildcard deploy/kubernetes/base/*.yaml))
+
+lint: $(INSTALLED) ## Check format, style, types, who imports whom, Dockerfiles and manifests.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy api store worker client embedded core/spec.py
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/kubernetes-validate --strict --quiet --kubernetes-version 1.34 $(MANIFESTS)
 
 # A package that the index knows nothing of would pass for a sound one: --strict makes that a failure. pip-audit
 # has an environment of its own, for it needs none of ours and ours none of it.

