@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import sqlalchemy
+from psycopg.errors import IdleInTransactionSessionTimeout
 from sqlalchemy import Engine, func, select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
@@ -127,6 +128,10 @@ def transaction(engine: Engine, *, tenant_id: str | None = None) -> Iterator[Ses
             yield session
     except (OperationalError, InterfaceError, sqlalchemy.exc.TimeoutError) as error:
         raise UnavailableError(f"Postgres does not answer: {error.__class__.__name__}") from error
+    except InternalError as error:
+        if not isinstance(error.orig, IdleInTransactionSessionTimeout):
+            raise
+        raise UnavailableError("Postgres ended a transaction in which nothing happened for long.") from error
 
 
 def server_now(session: Session) -> datetime:
