@@ -42,7 +42,7 @@ class AsyncResource(Resource[State]):
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         told: int | None = None
         while True:
-            if told != self.state.version:
+            while told != self.state.version:  # which may change while it is told
                 told = self.state.version
                 await tell(on_change, self)
             if self.state.has_ended:

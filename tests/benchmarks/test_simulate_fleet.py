@@ -13,6 +13,7 @@ from store import jobs
 from store.database import transaction
 from store.job_options import JobOptions
 from store.tenants import ensure_tenant
+from store.turns import claim_next
 
 MILLISECONDS = {move: [5.0, 20.0] for move in ("claim", "heartbeat", "report", "reconcile", "finish")}
 MOVES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 1)) | st.none(), max_size=14)
@@ -41,7 +42,7 @@ def test_the_rule_takes_the_very_job_that_the_database_takes(
                 turns.submit(str(tenant_id), job.id, number=number, priority=priority)
             continue
         with transaction(engine) as session:
-            claim = turns.claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60)
+            claim = claim_next(session, queue="cpu", worker="w", now=now, lease_seconds=60)
         assert turns.claim(now.timestamp()) == (claim and (claim.tenant_id, claim.job_id))
         if claim is not None and ends:
             turns.end(claim.tenant_id)

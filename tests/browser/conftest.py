@@ -39,13 +39,14 @@ EXPECTED = (
 )
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps a loop running in this thread, and tests elsewhere run loops of their own.
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     """A Chromium without a window: the system's, or else playwright's own."""
     found = next((path for command in COMMANDS if (path := shutil.which(command))), None)

@@ -18,6 +18,9 @@ from store.models import Base
 from store.objects import ObjectStore, file_sha256
 from store.settings import Settings, normalise_database_url
 
+OF_THE_RELEASE_BEFORE = {"interactive_workers"}
+"""Tables that no model has any more; a later revision drops them."""
+
 
 def test_what_is_uploaded_is_what_is_downloaded(object_store: ObjectStore, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "new" / "target"
@@ -121,7 +124,10 @@ def test_an_error_rolls_everything_back(engine: Engine) -> None:
 
 def test_the_migrations_make_exactly_the_models_tables(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        context = MigrationContext.configure(connection)
+        found = compare_metadata(context, Base.metadata)
+        assert {change[1].name for change in found if change[0] == "remove_table"} == OF_THE_RELEASE_BEFORE
+        assert [change for change in found if change[0] != "remove_table"] == []
         checks = {
             table: {check["name"] for check in inspect(connection).get_check_constraints(table)}
             for table in Base.metadata.tables
