@@ -46,7 +46,7 @@ def insert_events(session: Session, job: Job, events: Sequence[NewEvent], *, now
     events
         In order.
     now
-        Time of all of them.
+        Time of all of them, unless the job was changed later: times follow the numbers.
     """
     if not events:
         return
@@ -56,7 +56,7 @@ def insert_events(session: Session, job: Job, events: Sequence[NewEvent], *, now
             "job_id": job.id,
             "sequence": first + index,
             "attempt": job.attempt,
-            "at": now,
+            "at": max(job.updated_at, now),
             "type": event.type,
             "data": event.data,
         }
@@ -68,7 +68,7 @@ def insert_events(session: Session, job: Job, events: Sequence[NewEvent], *, now
 def note_event(session: Session, job: Job, event: NewEvent, *, now: datetime) -> None:
     """Write an event, and with it what the caller has changed on the job, whose row it has locked."""
     job.last_sequence += 1
-    job.updated_at = now
+    job.updated_at = max(job.updated_at, now)
     session.flush()
     insert_events(session, job, [event], now=now)
 
@@ -86,7 +86,7 @@ def record_move(session: Session, job: Job, ending: Ending, *, now: datetime) ->
             "status": job.status,
             "reason": ending.reason,
             "attempt": job.attempt,
-            "at": now,
+            "at": max(job.updated_at, now),
         },
     )
     told = {"status": job.status, "attempt": job.attempt, **asdict(ending)}

@@ -513,14 +513,15 @@ def _move(
     if target not in ALLOWED_MOVES[source]:
         raise ValueError(f"{source} → {target} is not an allowed move")
     ended = target in TERMINAL_STATUSES
+    at = func.greatest(Job.updated_at, now)  # whoever waited for the row began before what is in it
     changes: dict[str, Any] = {
         "status": target,
         "eta_seconds": None,
         "lease_expires_at": None,
         "claimed_at": None,
         "last_sequence": Job.last_sequence + 1,
-        "updated_at": now,
-        "finished_at": now if ended else None,
+        "updated_at": at,
+        "finished_at": at if ended else None,
         # Heeded by this move, or made void by it.
         "pause_requested": False,
         **dict.fromkeys(STEP_WISHES.values(), False),

@@ -254,7 +254,7 @@ def _update(
     job = session.scalars(
         update(Job)
         .where(Job.id == job_id, Job.status == "running", Job.lease_token == lease_token)
-        .values({**changes, "updated_at": now})
+        .values({**changes, "updated_at": func.greatest(Job.updated_at, now)})
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     ).one_or_none()
