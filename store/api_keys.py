@@ -12,10 +12,9 @@ from store.database import Page
 from store.errors import (
     ExpiredApiKeyError,
     InvalidApiKeyError,
-    InvalidCursorError,
     NotFoundError,
 )
-from store.ids import new_id, parse_id
+from store.ids import new_id, parse_cursor, parse_id
 from store.key_format import SHOWN_CHARACTERS, digest_of, new_key
 from store.models import SCOPES, ApiKey, Scope, Tenant
 from store.tenancy import tenant_of
@@ -100,10 +99,7 @@ def list_keys(session: Session, *, after: str | None = None, limit: int = 20) ->
     """List keys, revoked ones too, the newest first."""
     query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit + 1)
     if after is not None:
-        try:
-            query = query.where(ApiKey.id < parse_id(after, "key"))
-        except NotFoundError:
-            raise InvalidCursorError("The cursor did not come from this service.", field="after") from None
+        query = query.where(ApiKey.id < parse_cursor(after))
     rows = list(session.scalars(query))
     items = rows[:limit]
     has_more = len(rows) > limit

@@ -15,11 +15,10 @@ from store.database import Page
 from store.errors import (
     CaptionsGoneError,
     CaptionsInUseError,
-    InvalidCursorError,
     NotFoundError,
     UploadExpiredError,
 )
-from store.ids import new_id, parse_id
+from store.ids import new_id, parse_cursor, parse_id
 from store.models import TERMINAL_STATUSES, CaptionFile, Job, JobEvent
 from store.objects import StoredObject
 from store.quotas import NO_LIMITS, Quotas, check_upload
@@ -150,10 +149,7 @@ def list_caption_files(
         .limit(limit + 1)
     )
     if after is not None:
-        try:
-            query = query.where(CaptionFile.id < parse_id(after, "caption file"))
-        except NotFoundError:
-            raise InvalidCursorError("The cursor did not come from this service.", field="after") from None
+        query = query.where(CaptionFile.id < parse_cursor(after))
     rows = list(session.scalars(query))
     items, has_more = rows[:limit], len(rows) > limit
     return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
@@ -169,6 +165,12 @@ def captions_read(session: Session, file_ids: Sequence[str]) -> dict[str, int]:
         .order_by(Job.id, JobEvent.sequence)
     )
     return {row[0]: row[1] for row in session.execute(found)} if file_ids else {}
+
+
+def list_digests(session: Session) -> dict[str, str]:
+    """Return the SHA-256 of every object that holds captions, by its key."""
+    rows = session.execute(select(CaptionFile.key, CaptionFile.sha256).distinct())
+    return {row.key: row.sha256 for row in rows}
 
 
 def delete_caption_file(session: Session, file_id: str, *, tenant_id: str, now: datetime) -> None:
@@ -212,9 +214,3 @@ def _get(session: Session, file_id: str, tenant_id: str, *, lock: str | None) ->
 def _lock_content(session: Session, tenant_id: str, sha256: str) -> None:
     """Let one transaction at a time decide which rows share an object of this content."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{tenant_id} {sha256}", 0))))
-
-
-def list_digests(session: Session) -> dict[str, str]:
-    """Return the SHA-256 of every object that holds captions, by its key."""
-    rows = session.execute(select(CaptionFile.key, CaptionFile.sha256).distinct())
-    return {row.key: row.sha256 for row in rows}

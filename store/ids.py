@@ -4,7 +4,7 @@ import secrets
 from datetime import datetime
 from uuid import UUID
 
-from store.errors import NotFoundError
+from store.errors import InvalidCursorError, NotFoundError
 
 
 def new_id(now: datetime) -> str:
@@ -53,3 +53,11 @@ def parse_id(text: str, kind: str) -> str:
 def parse_job_id(text: str) -> str:
     """Bring a job's id from outside into its one written form; `NotFoundError` when it cannot be one."""
     return parse_id(text, "job")
+
+
+def parse_cursor(after: str) -> str:
+    """Read the cursor of a page: the id of the last thing on the one before it; else `InvalidCursorError`."""
+    try:
+        return parse_id(after, "page")
+    except NotFoundError:
+        raise InvalidCursorError("The cursor did not come from this service.", field="after") from None

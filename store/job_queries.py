@@ -6,8 +6,8 @@ from sqlalchemy import ColumnElement, Text, and_, cast, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from store.database import Page
-from store.errors import InvalidCursorError, NotFoundError
-from store.ids import parse_job_id
+from store.errors import NotFoundError
+from store.ids import parse_cursor, parse_job_id
 from store.models import Job, Status
 
 
@@ -48,10 +48,7 @@ def list_jobs(
     """
     query = select(Job).options(selectinload(Job.transitions)).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
-        try:
-            query = query.where(Job.id < parse_job_id(after))
-        except NotFoundError:
-            raise InvalidCursorError("The cursor did not come from this service.", field="after") from None
+        query = query.where(Job.id < parse_cursor(after))
     if status is not None:
         query = query.where(Job.status == status)
     if teacher is not None:

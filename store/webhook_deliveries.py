@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session, selectinload
 
 from store.database import Page
 from store.errors import NotFoundError, WebhookDisabledError
-from store.ids import new_id, parse_id
+from store.ids import new_id, parse_cursor, parse_id
 from store.models import Job, Webhook, WebhookAttempt, WebhookDelivery
-from store.webhooks import disable, get_webhook, parse_cursor
+from store.webhooks import disable, get_webhook
 
 RETRY_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000))
 """Between one attempt and the next: from seconds to ten hours, 28 hours all together."""

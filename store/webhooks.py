@@ -11,8 +11,8 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from store.database import Page
-from store.errors import InvalidCursorError, NotFoundError, TooManyWebhooksError
-from store.ids import new_id, parse_id
+from store.errors import NotFoundError, TooManyWebhooksError
+from store.ids import new_id, parse_cursor, parse_id
 from store.models import STATUSES, Webhook, WebhookDelivery, WebhookDisabledReason
 
 MOST_WEBHOOKS = 20
@@ -90,14 +90,6 @@ def list_webhooks(session: Session, *, tenant_id: str, after: str | None, limit:
     items = rows[:limit]
     has_more = len(rows) > limit
     return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
-
-
-def parse_cursor(after: str) -> str:
-    """Read the cursor of a list of webhooks or deliveries."""
-    try:
-        return parse_id(after, "page")
-    except NotFoundError:
-        raise InvalidCursorError("The cursor did not come from this service.", field="after") from None
 
 
 def change_webhook(

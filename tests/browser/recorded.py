@@ -1,7 +1,8 @@
 """A job that really ran, told again: what its trainer wrote, and the grids that it drew.
 
 In ``recorded/`` lie the specification, ``events.jsonl`` and ``samples/`` of a training of a student of the
-bundled teacher, as ``python -m core.run`` left them; only the colours of the grids were reduced to a palette.
+bundled teacher, as ``python -m core.run`` left them, but for fewer reports of progress and fewer colours in
+the grids.
 """
 
 import json

@@ -72,10 +72,14 @@ def test_a_job_is_submitted_watched_and_waited_for(play: Callable[[Scene], None]
         job = await condenser.jobs.create(SPEC)
         seen: list[str] = []
 
+        waits = asyncio.Event()
+
         async def note(changed: client.AsyncJob) -> None:
             seen.append(changed.status)
+            waits.set()
 
         async def work() -> None:
+            await waits.wait()
             await asyncio.to_thread(worker.take, job.id)
             await asyncio.to_thread(worker.report, ("progress", progress(10)))
             await asyncio.to_thread(worker.succeed, {"steps": 3})

@@ -1,12 +1,13 @@
 """Jobs through the client, against the real API."""
 
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from client import (
     ApiUnreachableError,
+    AsyncCondenser,
     Condenser,
     ConflictError,
     InvalidRequestError,
@@ -16,6 +17,7 @@ from client import (
 )
 from client.asynchronous.jobs import AsyncJob
 from client.blocking import run
+from client.connections import BlockingConnection
 from core.spec import DistillationSpec, InlineCaptions
 from store.endings import Ending, ending_of
 from tests.client.conftest import Worker
@@ -119,6 +121,21 @@ def test_wait_reports_every_change_and_ends_with_the_job(condenser: Condenser, w
     assert ("running", "training") in seen
 
 
+def test_what_changes_while_a_change_is_told_is_told_too(condenser: Condenser, worker: Worker) -> None:
+    job = condenser.jobs.create(SPEC)
+    told: list[str] = []
+
+    def end_meanwhile(changed: Any) -> None:
+        told.append(changed.status)
+        if len(told) == 1:
+            worker.take(job.id)
+            worker.succeed({})
+            job.refresh()
+
+    job.wait(on_progress=end_meanwhile)
+    assert told == ["queued", "succeeded"]
+
+
 def test_wait_raises_when_the_job_fails(condenser: Condenser, worker: Worker) -> None:
     job = condenser.jobs.create(SPEC)
     worker.take(job.id)
@@ -186,15 +203,21 @@ def test_requests_are_repeated_while_the_service_is_away(api_url: str, api_key: 
         assert condenser.teachers.list()[0].id == "tiny"
 
 
-def test_a_service_that_stays_away_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr("client.connections.time.sleep", pauses.append)
-    with (
-        Condenser("http://127.0.0.1:9") as condenser,
-        pytest.raises(ApiUnreachableError, match=r"127\.0\.0\.1:9 does not answer"),
-    ):
-        condenser.jobs.list()
-    assert len(pauses) == 5
+class HastyConnection(BlockingConnection):
+    """Notes for how long it should pause, and does not."""
+
+    pauses: ClassVar[list[float]] = []
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def test_a_service_that_stays_away_is_unreachable() -> None:
+    service = AsyncCondenser("http://127.0.0.1:9", connect=HastyConnection)
+    with pytest.raises(ApiUnreachableError, match=r"127\.0\.0\.1:9 does not answer"):
+        run(service.jobs.list())
+    run(service.close())
+    assert len(HastyConnection.pauses) == 5
 
 
 def test_several_submissions_with_one_key_make_one_job(condenser: Condenser) -> None:

@@ -89,6 +89,22 @@ def test_a_batch_of_events_offered_twice_is_recorded_once(
         assert [e.sequence for e in list_events(session, claim.job_id).items] == [1, 2, 3, 4]
 
 
+def test_times_follow_the_numbers_although_a_transaction_began_before_the_one_it_waited_for(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim, later = running(), now + timedelta(seconds=5)
+    with transaction(engine) as session:
+        record_events(session, **lease(claim, later), events=[metrics(1, loss=0.5)], position=1)
+    with transaction(engine) as session:
+        record_events(session, **lease(claim, now), events=[metrics(2, loss=0.4)], position=2)
+        jobs.finish_succeeded(session, **lease(claim, now), result={})
+    with transaction(engine) as session:
+        job = job_queries.get_job(session, claim.job_id)
+        times = [event.at for event in list_events(session, claim.job_id).items]
+    assert times == sorted(times)
+    assert times[-1] == job.transitions[-1].at == job.finished_at == job.updated_at == later
+
+
 def test_sequences_have_no_gap_under_concurrent_writers(
     engine: Engine, running: MakeClaim, now: datetime
 ) -> None:
