@@ -22,6 +22,9 @@ from embedded.errors import StackStartError
 MARK = "CONDENSER_STACK"
 POLL_SECONDS = 0.05
 LOG_LINES_IN_ERRORS = 20
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# Field 22 of /proc/PID/stat, counted from the state that follows the name in parentheses.
+STARTED_AT = 19
 
 
 @dataclass(frozen=True)
@@ -42,28 +45,47 @@ class Command:
     grace_seconds: float = 20
 
 
+def birth_of(process: psutil.Process) -> str:
+    """Tell a process from every other that has or had its number.
+
+    Linux counts the ticks from the machine's start to the process's; psutil adds the wall clock to them,
+    which a correction or a resumed virtual machine moves by minutes. Elsewhere the system keeps the time.
+
+    Raises
+    ------
+    psutil.NoSuchProcess
+        If it has ended and was reaped.
+    """
+    if not psutil.LINUX:
+        return str(process.create_time())
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(process.pid) from error
+    return f"{BOOT_ID.read_text(encoding='ascii').strip()} {fields[STARTED_AT]}"
+
+
 class ProcessRecord(BaseModel):
-    """A running process, told apart from a later one with the same number by its time of birth."""
+    """A running process, told apart from a later one with the same number by its birth."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     pid: int
-    created: float
+    birth: str
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 20
 
     @classmethod
     def of_this_process(cls) -> "ProcessRecord":
         """Describe the process that asks."""
-        return cls(name="owner", pid=os.getpid(), created=psutil.Process().create_time())
+        return cls(name="owner", pid=os.getpid(), birth=birth_of(psutil.Process()))
 
     def find(self) -> psutil.Process | None:
         """Return the process if it still lives."""
         try:
             process = psutil.Process(self.pid)
-            # A clock correction moves the computed time of birth a little; a reused number is seconds off.
-            same = abs(process.create_time() - self.created) < 1
+            same = birth_of(process) == self.birth
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
@@ -116,7 +138,7 @@ def spawn(command: Command, mark: str) -> ProcessRecord:
     return ProcessRecord(
         name=command.name,
         pid=child.pid,
-        created=psutil.Process(child.pid).create_time(),
+        birth=birth_of(psutil.Process(child.pid)),
         stop_signal=command.stop_signal,
         grace_seconds=command.grace_seconds,
     )

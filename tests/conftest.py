@@ -37,6 +37,8 @@ RUN_FOLDERS = Path(tempfile.gettempdir()) / f"condenser-tests-{os.getuid()}"
 TEMPLATE = "migrated"
 DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
 TEST_PEPPER = "a pepper that only tests are made with"
+# A Celery worker that starts on a machine that other tests keep busy can take a minute.
+PATIENCE_SECONDS = 120
 
 _run_locks: list[Any] = []
 
@@ -315,10 +317,10 @@ def object_store(settings: "Settings") -> "ObjectStore":
 def eventually() -> Callable[..., Any]:
     """Wait for a state instead of a time: call a function until its result is true, and return that."""
 
-    def wait(condition: Callable[[], T], timeout_seconds: float = 20) -> T:
-        deadline = monotonic() + timeout_seconds
+    def wait(condition: Callable[[], T]) -> T:
+        deadline = monotonic() + PATIENCE_SECONDS
         while not (result := condition()):
-            assert monotonic() < deadline, f"not within {timeout_seconds} s; last result: {result!r}"
+            assert monotonic() < deadline, f"not within {PATIENCE_SECONDS} s; last result: {result!r}"
             sleep(0.02)
         return result
 

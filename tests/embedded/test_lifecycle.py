@@ -112,6 +112,17 @@ def test_a_record_whose_process_numbers_belong_to_others_is_not_believed(data_di
     embedded.start(data_dir, environ=ONLY_VALKEY, durable=False)
 
 
+def test_a_moved_clock_does_not_make_a_living_process_look_dead(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = embedded.start(data_dir, environ=ONLY_VALKEY, durable=False, detached=True)
+    booted = psutil.boot_time()
+    # From this time and a number of ticks psutil computes when a process was born.
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: booted + 170)
+    assert running_stack(data_dir) == stack
+    assert stack.dead_processes() == []
+
+
 def test_a_torn_record_does_not_hide_its_processes(data_dir: Path, left_over: LeftOver) -> None:
     embedded.start(data_dir, environ=ONLY_VALKEY, durable=False, detached=True)
     before = {process.pid for process in left_over(data_dir)}

@@ -127,7 +127,7 @@ def start_api(
             )
         api_key = admission.make_api_key(service_environment)
         started.append(Api(process, f"http://127.0.0.1:{port}", api_key))
-        eventually(started[-1].answers, timeout_seconds=60)
+        eventually(started[-1].answers)
         return started[-1]
 
     yield start

@@ -21,10 +21,10 @@ def finish(workplace: Any, send_on: SendOn, eventually: Eventually) -> Callable[
     """Sees a job through its pauses to its end."""
 
     def finish(job_id: str) -> None:
-        eventually(lambda: workplace.trainer_pid(job_id), timeout_seconds=90)
+        eventually(lambda: workplace.trainer_pid(job_id))
         send_on(job_id, 3)
         send_on(job_id, 5)
-        eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+        eventually(lambda: workplace.job(job_id).status == "succeeded")
         assert_one_right_result(workplace, job_id)
         assert workplace.job(job_id).attempt == 1
 
@@ -68,7 +68,7 @@ def test_a_broker_that_is_away_holds_up_no_job_that_runs_and_loses_none_that_wai
     with pytest.raises(UnavailableError):
         send_job_hint(workplace.settings.model_copy(update={"redis_url": through}), waiting, "cpu")
     send_on(running, 5)
-    eventually(lambda: workplace.job(running).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(running).status == "succeeded")
     assert_one_right_result(workplace, running)
     assert workplace.job(waiting).status == "queued"
     door.open()

@@ -32,7 +32,7 @@ def test_a_killed_trainer_costs_an_attempt_and_no_step_that_was_stored(
     job_id = workplace.submit_job()
     killed = at_step(job_id, 4)
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 4 + [False] * 2
     job = workplace.job(job_id)
@@ -56,7 +56,7 @@ def test_a_killed_worker_is_noticed_within_its_lease(
     eventually(lambda: workplace.is_gone(killed))
     assert workplace.job(job_id).transitions[-1].reason == "worker_lost"
     start_worker()
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 4 + [False] * 2
     job = workplace.job(job_id)
@@ -87,7 +87,7 @@ def test_a_worker_killed_in_the_middle_of_an_upload_leaves_no_checkpoint(
     assert not any(key.endswith(("manifest.json", "state.json")) for key in sent)
     assert workplace.stored_steps(job_id) == {2}
     start_worker()
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 2 + [False] * 4
 
@@ -113,9 +113,9 @@ def test_an_api_killed_between_commit_and_message_loses_no_job(
     assert workplace.job(job_id).status == "queued"
     start_worker()
     start_api()
-    eventually(lambda: workplace.trainer_pid(job_id), timeout_seconds=60)
+    eventually(lambda: workplace.trainer_pid(job_id))
     send_on(job_id, 3)
     send_on(job_id, 5)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert workplace.job(job_id).attempt == 1

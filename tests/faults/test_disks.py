@@ -74,7 +74,7 @@ def test_a_job_whose_checkpoint_does_not_fit_says_so(
     with (tmp_path / "worker.log").open("wb") as log:
         worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
     try:
-        eventually(lambda: workplace.job(job_id).status == "failed", timeout_seconds=120)
+        eventually(lambda: workplace.job(job_id).status == "failed")
     finally:
         worker.kill()
         worker.wait()
@@ -96,7 +96,7 @@ def test_a_trainer_that_cannot_even_say_so_says_it_by_its_exit_code(
     with (tmp_path / "log").open("wb") as log:
         trainer = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
     said = small_disk / "events.jsonl"
-    eventually(lambda: said.exists() and said.read_text(), timeout_seconds=60)
+    eventually(lambda: said.exists() and said.read_text())
     trainer.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, trainer.pid, os.WSTOPPED)  # until then it may go on writing
     # The rest of the page that the events lie in is taken as well.

@@ -35,10 +35,10 @@ def log(tmp_path: Path) -> Callable[[], str]:
 
 def finish(workplace: Any, send_on: SendOn, eventually: Eventually, job_id: str) -> None:
     """See a job through its pauses to its one right end, at the first attempt."""
-    eventually(lambda: workplace.trainer_pid(job_id), timeout_seconds=60)
+    eventually(lambda: workplace.trainer_pid(job_id))
     send_on(job_id, 3)
     send_on(job_id, 5)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert workplace.job(job_id).attempt == 1
 
@@ -61,7 +61,7 @@ def test_a_submission_without_a_broker_succeeds_and_the_job_runs_when_it_is_back
         with pytest.raises(UnavailableError):
             count_hints(workplace.settings, "cpu")
         send_on(running, 5)
-        eventually(lambda: workplace.job(running).status == "succeeded", timeout_seconds=60)
+        eventually(lambda: workplace.job(running).status == "succeeded")
         assert workplace.job(waiting).status == "queued"
     assert_one_right_result(workplace, running)
     assert workplace.job(running).attempt == 1
@@ -89,7 +89,7 @@ def test_a_crash_of_postgres_under_a_running_job_is_waited_out(
         eventually(lambda: "no heartbeat" in log() and "will be repeated" in log())
     eventually(lambda: 4 in workplace.stored_steps(job_id))
     send_on(job_id, 5)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert {process for _, process in student_steps(workplace, job_id)} == {trainer}
     assert workplace.job(job_id).attempt == 1
@@ -177,13 +177,13 @@ def test_a_crash_of_postgres_in_the_last_commit_makes_one_end(
     send_job_hint(workplace.settings, job_id, "cpu")
     at_step(job_id, 4)
     send_on(job_id, 5)
-    eventually(last_commit.is_held, timeout_seconds=60)
+    eventually(last_commit.is_held)
     with servers.without("postgres"):
         last_commit.let_go()
         eventually(lambda: "the job's end is not recorded yet" in log())
     if last_commit.committed:
-        eventually(lambda: "the lease was lost" in log(), timeout_seconds=30)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=30)
+        eventually(lambda: "the lease was lost" in log())
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert workplace.job(job_id).attempt == 1
 
@@ -205,17 +205,17 @@ def test_an_object_store_that_crashes_under_a_checkpoint_and_under_the_student_i
     eventually(lambda: "sample" in {event.type for event in workplace.events(job_id)})
     with servers.without("seaweedfs"):
         send_on(job_id, 3)
-        eventually(lambda: "store checkpoints/step-00000004: will be repeated" in log(), timeout_seconds=30)
+        eventually(lambda: "store checkpoints/step-00000004: will be repeated" in log())
         beat = workplace.job(job_id).lease_expires_at
         eventually(lambda: workplace.job(job_id).lease_expires_at > beat)
         assert workplace.stored_steps(job_id) == {2}
-    eventually(lambda: 4 in workplace.stored_steps(job_id), timeout_seconds=30)
+    eventually(lambda: 4 in workplace.stored_steps(job_id))
     with servers.without("seaweedfs"):
         send_on(job_id, 5)
         eventually(lambda: workplace.is_gone(trainer))
-        eventually(lambda: "store checkpoints/step-00000006: will be repeated" in log(), timeout_seconds=30)
+        eventually(lambda: "store checkpoints/step-00000006: will be repeated" in log())
         assert workplace.job(job_id).status == "running"
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert {process for _, process in student_steps(workplace, job_id)} == {trainer}
     assert workplace.job(job_id).attempt == 1

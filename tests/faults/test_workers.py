@@ -42,12 +42,12 @@ def test_a_worker_stopped_past_its_lease_changes_nothing_when_it_wakes(
         report = workplace.reconcile(timedelta(seconds=workplace.settings.lease_seconds + 1))
         assert report.taken_back == [job_id]
         start_worker(DATA_DIR=str(tmp_path / "another-host"))
-        eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+        eventually(lambda: workplace.job(job_id).status == "succeeded")
         before = everything_of(workplace, job_id)
     finally:
         first.send_signal(signal.SIGCONT)
     log = tmp_path / "worker-0.log"
-    eventually(lambda: "the lease was lost" in log.read_text(), timeout_seconds=30)
+    eventually(lambda: "the lease was lost" in log.read_text())
     eventually(lambda: "lease_lost" in log.read_text())
     assert everything_of(workplace, job_id) == before
     assert_one_right_result(workplace, job_id)
@@ -74,10 +74,10 @@ def test_the_same_message_five_times_to_four_workers_makes_one_attempt(
     assert count_hints(workplace.settings, "cpu") == 5
     for _ in range(4):
         start_worker()
-    eventually(lambda: workplace.trainer_pid(job_id), timeout_seconds=90)
+    eventually(lambda: workplace.trainer_pid(job_id))
     send_on(job_id, 3)
     send_on(job_id, 5)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     eventually(lambda: count_hints(workplace.settings, "cpu") == 0)
     assert_one_right_result(workplace, job_id)
     assert workplace.job(job_id).attempt == 1
@@ -112,7 +112,7 @@ def test_a_worker_whose_clock_is_an_hour_off_works_as_any_other(
     assert timedelta(0) < lease - datetime.now(UTC) <= timedelta(seconds=workplace.settings.lease_seconds)
     assert workplace.reconcile(timedelta(0)).taken_back == []
     send_on(job_id, 5)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     job, events = workplace.job(job_id), workplace.events(job_id)
     assert job.attempt == 1
@@ -161,7 +161,7 @@ def test_workers_of_two_releases_take_over_from_each_other(
     eventually(lambda: workplace.is_gone(killed))
     report = workplace.reconcile(timedelta(seconds=workplace.settings.lease_seconds + 1))
     assert report.taken_back == [job_id]
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 4 + [False] * 2
     job = workplace.job(job_id)

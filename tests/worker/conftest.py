@@ -148,8 +148,7 @@ def at_step(
     """Waits until the checkpoint of step 2 or 4 is stored, and returns the trainer's process."""
 
     def wait(job_id: str, step: int) -> int:
-        # A Celery worker may first have to start, on a machine that other tests keep busy.
-        eventually(lambda: 2 in workplace.stored_steps(job_id), timeout_seconds=60)
+        eventually(lambda: 2 in workplace.stored_steps(job_id))
         if step == 4:
             send_on(job_id, 3)
             eventually(lambda: 4 in workplace.stored_steps(job_id))
@@ -182,9 +181,11 @@ def start_worker(
         return process
 
     yield start
-    for process in workers:
+    for number, process in enumerate(workers):
         process.kill()
         process.wait()
+        # pytest shows this with a test that failed, and only then.
+        sys.stdout.write(f"worker-{number}.log:\n{(tmp_path / f'worker-{number}.log').read_text()}")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_a_hint_runs_a_job_even_after_the_broker_was_emptied(
             send_job_hint(workplace.settings, job_id, "cpu")
         at_step(job_id, 4)
         send_on(job_id, 5)
-        eventually(lambda job_id=job_id: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+        eventually(lambda job_id=job_id: workplace.job(job_id).status == "succeeded")
         assert workplace.job(job_id).attempt == 1
 
 
@@ -56,7 +56,7 @@ def test_a_worker_serves_the_class_of_its_device_and_those_before_it(
     for queue in ("gpu-80gb", "cpu"):
         job_id = workplace.submit_job(queue=queue)
         send_job_hint(workplace.settings, job_id, queue)
-        eventually(lambda job_id=job_id: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+        eventually(lambda job_id=job_id: workplace.job(job_id).status == "succeeded")
     (told,) = [each.worker for each in workers(workplace)]
     assert (told.queue, told.device_count) == ("gpu-80gb", 2)
     assert (told.device, told.memory_bytes) == ("NVIDIA H100 80GB HBM3", 81_559 * 2**20)
@@ -97,7 +97,7 @@ def test_a_worker_told_to_end_gives_its_job_back_and_another_finishes_it(
     start_worker()
     report = workplace.reconcile(timedelta(0))
     assert report.hinted == [job_id]
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert workplace.job(job_id).attempt == 2
 
 
@@ -119,7 +119,7 @@ def test_a_killed_worker_takes_its_trainer_along_and_the_job_goes_on_elsewhere(
     lease = timedelta(seconds=workplace.settings.lease_seconds + 1)
     report = workplace.reconcile(lease)
     assert (report.taken_back, report.hinted) == ([job_id], [job_id])
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     job = workplace.job(job_id)
     assert (job.attempt, job.attempts_used) == (2, 1)
     events = workplace.events(job_id)

@@ -93,7 +93,7 @@ def test_a_worker_answers_scrapes_and_logs_json_with_the_jobs_ids(
     assert samples["condenser_worker_running_jobs"] == 1
     assert samples["condenser_worker_last_heartbeat_timestamp_seconds"] > 0
     send_on(job_id, 5)
-    eventually(lambda: workplace.job(job_id).status == "succeeded", timeout_seconds=60)
+    eventually(lambda: workplace.job(job_id).status == "succeeded")
     worker.terminate()
     worker.wait(30)
     text = (tmp_path / "worker-0.log").read_text()
