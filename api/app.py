@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -46,7 +47,6 @@ from store.reconciler import run_reconciler
 from store.settings import Settings
 from store.webhook_sender import run_webhook_sender
 
-API_VERSION = "0.1.0"
 DESCRIPTION = """\
 Condenser compresses text-to-image diffusion models: name a teacher, a student size and a source of captions,
 and get a smaller, faster student as ordinary diffusers weights.
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Condenser",
         summary="Distillation as a service for text-to-image diffusion models",
         description=DESCRIPTION,
-        version=API_VERSION,
+        version=version("condenser"),
         openapi_tags=TAGS,
         generate_unique_id_function=operation_id,
         lifespan=_lifespan,

@@ -100,10 +100,7 @@ def list_keys(session: Session, *, after: str | None = None, limit: int = 20) ->
     query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit + 1)
     if after is not None:
         query = query.where(ApiKey.id < parse_cursor(after))
-    rows = list(session.scalars(query))
-    items = rows[:limit]
-    has_more = len(rows) > limit
-    return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+    return Page.cut(list(session.scalars(query)), limit, lambda key: key.id)
 
 
 def revoke_key(session: Session, *, key_id: str, now: datetime) -> str:

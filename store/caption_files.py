@@ -150,9 +150,7 @@ def list_caption_files(
     )
     if after is not None:
         query = query.where(CaptionFile.id < parse_cursor(after))
-    rows = list(session.scalars(query))
-    items, has_more = rows[:limit], len(rows) > limit
-    return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+    return Page.cut(list(session.scalars(query)), limit, lambda file: file.id)
 
 
 def captions_read(session: Session, file_ids: Sequence[str]) -> dict[str, int]:

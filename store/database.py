@@ -4,7 +4,7 @@ A transaction is short and holds no network call but its own statements. Times t
 Postgres's own (`server_now`), so that a host with a wrong clock cannot expire a lease or extend one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,6 +74,12 @@ class Page(Generic[T]):
     items: list[T]
     has_more: bool
     next: str | None
+
+    @classmethod
+    def cut(cls, rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> "Page[T]":
+        """Make a page of rows that were read with one more than it holds, which tells that more follow."""
+        items, has_more = list(rows[:limit]), len(rows) > limit
+        return cls(items=items, has_more=has_more, next=cursor(items[-1]) if has_more else None)
 
 
 def create_engine(settings: Settings) -> Engine:

@@ -104,9 +104,7 @@ def list_events(session: Session, job_id: str, *, after: int = 0, limit: int = 1
             .limit(limit + 1)
         )
     )
-    items = rows[:limit]
-    has_more = len(rows) > limit
-    return Page(items=items, has_more=has_more, next=str(items[-1].sequence) if has_more else None)
+    return Page.cut(rows, limit, lambda event: str(event.sequence))
 
 
 def list_latest_events(

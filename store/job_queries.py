@@ -55,10 +55,7 @@ def list_jobs(
         query = query.where(Job.teacher == teacher)
     if search is not None:
         query = query.where(*_holds_words(search))
-    rows = list(session.scalars(query))
-    items = rows[:limit]
-    has_more = len(rows) > limit
-    return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+    return Page.cut(list(session.scalars(query)), limit, lambda job: job.id)
 
 
 def _holds_words(search: str) -> list[ColumnElement[bool]]:

@@ -290,10 +290,7 @@ def list_deliveries(
     )
     if after is not None:
         query = query.where(WebhookDelivery.id < parse_cursor(after))
-    rows = list(session.scalars(query))
-    items = rows[:limit]
-    has_more = len(rows) > limit
-    return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+    return Page.cut(list(session.scalars(query)), limit, lambda delivery: delivery.id)
 
 
 def redeliver(

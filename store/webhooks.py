@@ -86,10 +86,7 @@ def list_webhooks(session: Session, *, tenant_id: str, after: str | None, limit:
     query = select(Webhook).where(Webhook.tenant_id == tenant_id).order_by(Webhook.id.desc()).limit(limit + 1)
     if after is not None:
         query = query.where(Webhook.id < parse_cursor(after))
-    rows = list(session.scalars(query))
-    items = rows[:limit]
-    has_more = len(rows) > limit
-    return Page(items=items, has_more=has_more, next=items[-1].id if has_more else None)
+    return Page.cut(list(session.scalars(query)), limit, lambda webhook: webhook.id)
 
 
 def change_webhook(

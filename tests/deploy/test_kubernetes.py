@@ -165,6 +165,15 @@ def test_selectors_find_their_pods() -> None:
     assert find("Service", "api")["spec"]["selector"].items() <= pods()["api"]["metadata"]["labels"].items()
 
 
+def test_what_an_upgrade_replaces_in_order_is_labelled() -> None:
+    named = {
+        each["metadata"]["labels"]["app.kubernetes.io/name"]: each["kind"]
+        for each in DOCUMENTS
+        if "app.kubernetes.io/name" in each["metadata"].get("labels", {})
+    }
+    assert named == {"migrate": "Job", "worker": "Deployment", "api": "Deployment"}
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kustomize_renders_it() -> None:
     made = subprocess.run(["kubectl", "kustomize", str(BASE)], capture_output=True, text=True)

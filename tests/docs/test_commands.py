@@ -43,6 +43,8 @@ NOT_RUN = {
     "kubectl apply ": KUBERNETES,
     "kubectl -n condenser create ": KUBERNETES,
     "kubectl -n condenser exec ": KUBERNETES,
+    "kubectl -n condenser rollout ": KUBERNETES,
+    "kubectl -n condenser wait ": KUBERNETES,
     "python -m store.backup restore ": SERVERS,
     "python -m core.elastic --nnodes 2 ": HOSTS,
     "python -m benchmarks.fault_campaign ": HOUR,
