@@ -19,7 +19,8 @@ class DeviceRate(BaseModel):
     training_flops
         The same of forward and backward passes with the optimiser's step.
     process_bytes
-        Memory that the process takes before any model is loaded; 0 where the accelerator's memory counts.
+        Memory of the host that a training took beyond what its models are counted to take: interpreter,
+        libraries, and what the allocator does not give back; 0 where the accelerator's memory counts.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -31,7 +31,8 @@ from core.phase_times import phase_seconds
 from core.registry import TeacherInfo
 from core.spec import DistillationSpec, choose_student
 from core.teacher_refs import resolve_teacher
-from core.unet_layout import unet_layout
+from core.training_memory import unets_memory
+from core.unet_layout import UNetLayout, unet_layout
 
 LEAST_TIMED_RUNS = 3
 
@@ -82,16 +83,38 @@ class Probe:
 
     def measure(self) -> DeviceRate:
         """Time forward passes of the teacher, and training steps of the student."""
-        process_bytes = peak_resident_bytes() if self.device.type == "cpu" else 0
-        forward = 2 * unet_layout(self.teacher, prompt_tokens=self.prompt_tokens).multiply_accumulates
-        step = 2 * unet_layout(self.student, prompt_tokens=self.prompt_tokens).multiply_accumulates
+        teacher, student = (self._layout(config) for config in (self.teacher, self.student))
+        # Both models are there at once, as in a training.
+        predict, train = self._forward_pass(), self._training_step()
+        forward_flops = self.batch_size * 2 * teacher.multiply_accumulates / self._time(predict)
+        step = self.batch_size * 2 * student.multiply_accumulates * (1 + BACKWARD_SHARE)
+        training_flops = step / self._time(train)
         return DeviceRate(
             device=device_name(self.device),
-            precision="bfloat16" if self.precision == torch.bfloat16 else "float32",
-            forward_flops=self.batch_size * forward / self._time(self._forward_pass()),
-            training_flops=self.batch_size * step * (1 + BACKWARD_SHARE) / self._time(self._training_step()),
-            process_bytes=process_bytes,
+            precision=self._precision_name,
+            forward_flops=forward_flops,
+            training_flops=training_flops,
+            process_bytes=self._process_bytes(teacher, student),
         )
+
+    @property
+    def _precision_name(self) -> Literal["float32", "bfloat16"]:
+        return "bfloat16" if self.precision == torch.bfloat16 else "float32"
+
+    def _layout(self, config: Mapping[str, Any]) -> UNetLayout:
+        return unet_layout(config, prompt_tokens=self.prompt_tokens)
+
+    def _process_bytes(self, teacher: UNetLayout, student: UNetLayout) -> int:
+        if self.device.type != "cpu":
+            return 0
+        counted = unets_memory(
+            teacher,
+            student,
+            samples=self.batch_size,
+            precision=self._precision_name,
+            accumulates=False,
+        )
+        return max(0, peak_resident_bytes() - counted)
 
     def _forward_pass(self) -> Callable[[], None]:
         unet = self._build(self.teacher).eval().requires_grad_(False)

@@ -1,5 +1,7 @@
 """How much memory the training takes at its peak, counted from what it holds; free of torch."""
 
+from typing import Literal
+
 from core.device_rate import DeviceRate
 from core.registry import TeacherInfo, part_parameters
 from core.spec import DistillationSpec
@@ -18,21 +20,53 @@ def training_memory(
     ours: UNetLayout,
     rate: DeviceRate | None,
 ) -> int:
-    """Return the peak memory of the training.
+    """Return the peak memory of the training: of what `unets_memory` counts, and the teacher's other parts.
 
-    Held throughout: the teacher's parts, and of the student its weights, their average and both moments.
-    Gradients come while the backward pass frees what the forward pass saved; over several micro-batches they
-    are there from the second one on.
+    Where that is the host's memory, the process itself takes some, and the weights that the student starts
+    from are kept beside it until there is a checkpoint to go back to.
     """
-    precision = spec.training.precision or (rate.precision if rate else "bfloat16")
     micro_batch = spec.training.micro_batch_size or spec.training.batch_size
-    parts = sum(part_parameters(teacher).values())
-    weights = FLOAT32_BYTES * (theirs.parameters + parts + STUDENT_COPIES * ours.parameters)
+    memory = unets_memory(
+        theirs,
+        ours,
+        samples=micro_batch * training_sample_cost(spec.method).student_at_once,
+        precision=spec.training.precision or (rate.precision if rate else "bfloat16"),
+        accumulates=micro_batch < spec.training.batch_size,
+    )
+    memory += FLOAT32_BYTES * sum(part_parameters(teacher).values())
+    if rate and rate.process_bytes:
+        memory += FLOAT32_BYTES * ours.parameters + rate.process_bytes
+    return memory
+
+
+def unets_memory(
+    theirs: UNetLayout,
+    ours: UNetLayout,
+    *,
+    samples: int,
+    precision: Literal["float32", "bfloat16"],
+    accumulates: bool,
+) -> int:
+    """Return the peak memory of a teacher's U-Net and of the student's in training.
+
+    Held throughout: the teacher, and of the student its weights, their average and both moments. Gradients
+    come while the backward pass frees what the forward pass saved; over several micro-batches they are there
+    from the second one on.
+
+    Parameters
+    ----------
+    theirs, ours
+        Layouts of the teacher and of the student.
+    samples
+        How many of them the student's forward pass saves tensors for at once.
+    precision
+        What the U-Nets compute in.
+    accumulates
+        Whether gradients are summed over several micro-batches.
+    """
+    weights = FLOAT32_BYTES * (theirs.parameters + STUDENT_COPIES * ours.parameters)
     gradients = FLOAT32_BYTES * ours.parameters
-    at_once = micro_batch * training_sample_cost(spec.method).student_at_once
-    saved = at_once * saved_bytes(ours, COMPUTE_BYTES[precision])
+    saved = samples * saved_bytes(ours, COMPUTE_BYTES[precision])
     if precision == "bfloat16":
         saved += COMPUTE_BYTES[precision] * ours.parameters  # autocast keeps its copies of the weights
-    accumulates = micro_batch < spec.training.batch_size
-    peak = saved + gradients if accumulates else max(saved, gradients)
-    return weights + peak + (rate.process_bytes if rate else 0)
+    return weights + (saved + gradients if accumulates else max(saved, gradients))

@@ -132,6 +132,15 @@ def test_memory_holds_the_teacher_and_the_student_six_times(
     assert held == pytest.approx(4 * 859_520_964 + 22 * 579_384_964, rel=0.001)
 
 
+def test_on_a_processor_the_process_and_the_weights_of_the_start_are_held_too(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    spec = training_only(make_spec, student="b-base", training={"precision": "float32"})
+    accelerator = RATE.model_copy(update={"process_bytes": 0})
+    held, alone = (estimate_job(sd14, spec, rate).training_memory_bytes for rate in (RATE, accelerator))
+    assert held - alone == 10**9 + 4 * 579_384_964
+
+
 @pytest.mark.parametrize("family", ["sd14_config", "sdxl_config"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_what_forward_saves_is_counted_to_a_tenth(
