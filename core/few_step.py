@@ -26,7 +26,7 @@ from core.batches import Batch, BatchSource
 from core.checkpoints import checkpoint_scores, checkpoint_step, newest_checkpoint
 from core.conditions import Conditions
 from core.events import EventWriter, Progress
-from core.loop import Course, Objective, TrainingState, frozen_copy, run_course, trainable_copy
+from core.loop import Course, frozen_copy, run_course, trainable_copy
 from core.losses import output_loss
 from core.noise_process import END, NoiseProcess, noise_process
 from core.optimisation import build_optimiser
@@ -36,6 +36,7 @@ from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec, TrainingSpe
 from core.stopping import StopRequest
 from core.taps import TappedUNet
 from core.teacher import Teacher
+from core.training_step import Objective, TrainingState
 
 SampleDrawer = Callable[[EvaluationSpec, UNet2DConditionModel, int], None]
 RoundScorer = Callable[[EvaluationSpec, UNet2DConditionModel, int], dict[str, float] | None]

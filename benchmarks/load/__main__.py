@@ -53,6 +53,9 @@ def main() -> None:
     parser.add_argument("--filled-points", type=int, default=10_000_000, help="metric points in it")
     parser.add_argument("--steps", type=int, default=400, help="steps of each training; 0 for none")
     parser.add_argument("--pairs", type=int, default=2, help="trainings with and without supervision")
+    parser.add_argument(
+        "--only-supervising", action="store_true", help="train alone, and keep what was found of the loads"
+    )
     parser.add_argument("--dry", action="store_true", help="print what is found, and write nothing")
     parser.add_argument(
         "--url", help="only put this service on loopback under load; jobs need a worker there"
@@ -68,9 +71,14 @@ def main() -> None:
         raise SystemExit(1 if seen.errors else 0)
     began, load_before = time.monotonic(), os.getloadavg()[2]
     with tempfile.TemporaryDirectory(prefix="condenser-load-") as folder:
-        found = measure(Path(folder), plan, options)
-    machine = _machine() | {"load_before": round(load_before, 1)}
-    found |= {"machine": machine, "seconds": round(time.monotonic() - began), "plan": asdict(plan)}
+        if options.only_supervising:
+            found = json.loads(RESULT.read_text(encoding="utf-8"))
+            with serving(Path(folder) / "data") as service:
+                found["supervising"] = _supervising(service, Path(folder), options)
+        else:
+            found = measure(Path(folder), plan, options)
+            machine = _machine() | {"load_before": round(load_before, 1)}
+            found |= {"machine": machine, "seconds": round(time.monotonic() - began), "plan": asdict(plan)}
     if not options.dry:
         write_json(RESULT, found)
         write_page(PAGE, found)
@@ -104,11 +112,15 @@ def measure(folder: Path, plan: Plan, options: argparse.Namespace) -> dict[str, 
                 found["fill_seconds"] = time.monotonic() - began
                 found["filled"], _ = _under_load(service, plan, psutil.Process(process.pid))
         if options.steps:
-            _tell("training with and without supervision")
-            found["supervising"] = supervising.compare(
-                service.environment, folder / "training", steps=options.steps, pairs=options.pairs
-            )
+            found["supervising"] = _supervising(service, folder, options)
     return found
+
+
+def _supervising(service: Service, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    _tell("training with and without supervision")
+    return supervising.compare(
+        service.environment, folder / "training", steps=options.steps, pairs=options.pairs
+    )
 
 
 def _under_load(

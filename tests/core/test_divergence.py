@@ -15,11 +15,12 @@ from core.divergence import FEWEST, REMEMBERED, DivergenceGuard, Report
 from core.errors import DivergedError
 from core.events import EventWriter, Progress
 from core.few_step import begin_round
-from core.loop import Course, TrainingState, run_course
+from core.loop import Course, run_course
 from core.spec import TrainingSpec
 from core.stopping import Stopped, StopRequest
 from core.taps import TappedUNet
 from core.teacher import Teacher
+from core.training_step import TrainingState
 
 RATE = 2.0**-10
 FIRST, LAST = 12, 21  # checkpoints come at steps 16, 20 and 21

@@ -16,7 +16,7 @@ from core.conditions import Conditions
 from core.events import EventWriter
 from core.few_step import GuidanceFolding, StepHalving, begin_round, sampler_timesteps, transfer
 from core.few_step_scheduler import write_few_step_scheduler
-from core.loop import Objective, train, train_step
+from core.loop import train
 from core.noise_process import NoiseProcess, noise_process
 from core.sampling import build_sampler, draw_latents
 from core.spec import DistillationSpec, EvaluationSpec, TrainingSpec, derive_student
@@ -24,6 +24,7 @@ from core.stopping import Stopped, StopRequest
 from core.student_weights import build_student
 from core.students import student_rule
 from core.teacher import Teacher
+from core.training_step import Objective, train_step
 
 KINDS = ["epsilon", "v_prediction"]
 PROMPTS, SEEDS = ["small cat", "large star"], [3, 4]

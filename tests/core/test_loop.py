@@ -19,7 +19,7 @@ from core.divergence import DivergenceGuard
 from core.embeddings import CaptionEmbeddings, captions_to_keep
 from core.errors import DivergedError
 from core.events import EventWriter
-from core.loop import Objective, TrainingState, frozen_copy, train, train_step
+from core.loop import frozen_copy, train
 from core.noise_matching import NoiseMatching
 from core.noise_process import noise_process
 from core.optimisation import build_optimiser, choose_precision, learning_rate, update_average
@@ -36,6 +36,7 @@ from core.student_weights import build_student
 from core.students import student_rule
 from core.taps import tap_pair
 from core.teacher import Teacher
+from core.training_step import Objective, TrainingState, train_step
 
 N = 5  # pictures of `batches`
 
