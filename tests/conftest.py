@@ -315,12 +315,15 @@ def object_store(settings: "Settings") -> "ObjectStore":
 
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
-    """Wait for a state instead of a time: call a function until its result is true, and return that."""
+    """Wait for a state instead of a time: call a function until its result is true, and return that.
 
-    def wait(condition: Callable[[], T]) -> T:
-        deadline = monotonic() + PATIENCE_SECONDS
+    Only where it is the time that is promised does a test say how long it may take.
+    """
+
+    def wait(condition: Callable[[], T], *, within_seconds: float = PATIENCE_SECONDS) -> T:
+        deadline = monotonic() + within_seconds
         while not (result := condition()):
-            assert monotonic() < deadline, f"not within {PATIENCE_SECONDS} s; last result: {result!r}"
+            assert monotonic() < deadline, f"not within {within_seconds} s; last result: {result!r}"
             sleep(0.02)
         return result
 

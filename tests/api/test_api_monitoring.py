@@ -153,7 +153,7 @@ def test_every_line_of_the_process_is_json_with_the_requests_id_and_no_secret(
         except httpx.TransportError:
             return False
 
-    eventually(is_ready, 30)
+    eventually(is_ready)
     request_id = {"X-Request-Id": "request-of-this-test"}
     body = {"teacher": "tiny", "captions": {"kind": "inline", "texts": ["my private caption", "another"]}}
     job = client.post("/jobs", json=body, headers=request_id).json()

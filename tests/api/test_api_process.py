@@ -53,7 +53,7 @@ def test_sigterm_ends_streams_and_polls_at_once(
         except httpx.TransportError:
             return False
 
-    eventually(is_ready, 30)
+    eventually(is_ready)
     with (
         httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=20, trust_env=False

@@ -72,7 +72,7 @@ def test_memory_stays_flat_over_a_large_upload(
             except httpx.TransportError:
                 return False
 
-        eventually(is_ready, 60)
+        eventually(is_ready)
         # What every first request loads is no growth.
         assert client.post("/captions", params={"name": "small.txt"}, content=b"a\n").status_code == 201
         before = resident_bytes(process, "VmRSS")

@@ -28,7 +28,7 @@ def test_a_key_is_in_no_log_problem_event_or_table(
             except httpx.TransportError:
                 return False
 
-        eventually(is_ready, 30)
+        eventually(is_ready)
         good = {"Authorization": f"Bearer {api_key}"}
         made = http.post("/keys", json={"name": "k", "scopes": ["write"]}, headers=good)
         secrets += [made.json()["key"], unknown]

@@ -188,7 +188,7 @@ def test_two_hosts_of_which_one_loses_its_rank_train_what_one_process_does(
     )
     assert run_alone(make_spec(**EVERY_PASS, training=TRAINING), alone, teachers_dir) == 0
 
-    eventually(lambda: agents.run and 3 in metrics_of(together), PATIENCE_SECONDS)
+    eventually(lambda: agents.run and 3 in metrics_of(together))
     os.kill(agents.ranks()[1], signal.SIGKILL)
     assert agents.finish() == [0, 0]
     events = events_of(together)
@@ -221,7 +221,7 @@ def test_a_stop_is_after_the_same_step_on_every_rank(
     """A thousand steps lie ahead: whoever ends in time was stopped. A step is one pass, a static graph."""
     spec = make_spec(training=TRAINING | {"steps": 1_000, "sample_every": 1_000}, evaluation=EVALUATION)
     agents = launch(spec, tmp_path)
-    eventually(lambda: agents.run and 2 in metrics_of(tmp_path), PATIENCE_SECONDS)
+    eventually(lambda: agents.run and 2 in metrics_of(tmp_path))
     agents.processes[0].terminate()
     assert agents.finish() == [STOPPED]
     saved = events_of(tmp_path)[-1]

@@ -51,7 +51,7 @@ def test_the_owner_of_a_data_folder_never_has_to_think_of_a_key(
         with psycopg.connect(stack.variables["DATABASE_URL"], autocommit=True) as database:
             roles = "SELECT DISTINCT role FROM workers ORDER BY role"
             both = [("interactive",), ("training",)]
-            eventually(lambda: database.execute(roles).fetchall() == both, 120)
+            eventually(lambda: database.execute(roles).fetchall() == both)
 
         everything = {**os.environ, **stack.environment()}
         ensure_first_key(data_dir, stack.api_url, everything)

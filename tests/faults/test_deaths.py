@@ -51,7 +51,7 @@ def test_a_killed_worker_is_noticed_within_its_lease(
     killed = at_step(job_id, 4)
     worker.kill()
     eventually(
-        lambda: workplace.job(job_id).status == "queued", timeout_seconds=LEASE_SECONDS + MARGIN_SECONDS
+        lambda: workplace.job(job_id).status == "queued", within_seconds=LEASE_SECONDS + MARGIN_SECONDS
     )
     eventually(lambda: workplace.is_gone(killed))
     assert workplace.job(job_id).transitions[-1].reason == "worker_lost"
