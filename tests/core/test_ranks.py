@@ -186,10 +186,9 @@ def test_two_hosts_of_which_one_loses_its_rank_train_what_one_process_does(
         together,
         addresses=("127.0.0.1", "127.0.0.2"),
     )
-    assert run_alone(make_spec(**EVERY_PASS, training=TRAINING), alone, teachers_dir) == 0
-
     eventually(lambda: agents.run and 3 in metrics_of(together))
     os.kill(agents.ranks()[1], signal.SIGKILL)
+    assert run_alone(make_spec(**EVERY_PASS, training=TRAINING), alone, teachers_dir) == 0
     assert agents.finish() == [0, 0]
     events = events_of(together)
     assert [event["phase"] for event in events if event["type"] == "phase"].count("training") == 2
