@@ -190,6 +190,16 @@ def test_services_start_in_order_of_health() -> None:
     assert services["migrate"]["restart"] == "no"
 
 
+def test_the_manual_replaces_every_worker_of_a_host_before_the_api() -> None:
+    """A name that is left out would stay behind, and one of another profile would start."""
+    named = re.findall(r"`docker compose up --detach --no-deps ([a-z -]+)`", text("docs/deploying.md"))
+    of_profile: dict[str, set[str]] = {}
+    for name in WORKERS | INTERACTIVE:
+        [profile] = compose()["services"][name]["profiles"]
+        of_profile.setdefault(profile, set()).add(name)
+    assert [set(names.split()) for names in named] == [of_profile["gpu"], of_profile["cpu"]]
+
+
 def test_a_worker_that_is_stopped_has_time_for_its_checkpoint() -> None:
     field: FieldInfo = Settings.model_fields["cancel_grace_seconds"]
     for name in WORKERS:

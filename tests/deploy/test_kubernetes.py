@@ -174,6 +174,20 @@ def test_what_an_upgrade_replaces_in_order_is_labelled() -> None:
     assert named == {"migrate": "Job", "worker": "Deployment", "api": "Deployment"}
 
 
+def left_out(selector: str) -> set[str]:
+    """The values that a selector by inequality refuses; an object without the label passes it."""
+    match = re.fullmatch(r"app\.kubernetes\.io/name (?:!= (\w+)|notin \(([\w, ]+)\))", selector)
+    assert match, selector
+    return set((match[1] or match[2]).split(", "))
+
+
+def test_the_manuals_upgrade_migrates_then_replaces_workers_then_the_api() -> None:
+    applied = re.findall(r"^    kubectl apply -k \.(?: --selector '(.+)')?$", text("docs/deploying.md"), re.M)
+    _first_installation, *steps = applied
+    chosen = [pods().keys() - (left_out(selector) if selector else set()) for selector in steps]
+    assert chosen == [{"migrate"}, {"migrate", "worker"}, {"migrate", "worker", "api"}]
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kustomize_renders_it() -> None:
     made = subprocess.run(["kubectl", "kustomize", str(BASE)], capture_output=True, text=True)
