@@ -33,20 +33,15 @@ class Objective(Protocol):
 
     It yields its loss in parts, each with terms to be reported beside it; what is minimised is the sum of all
     ``loss``. Gradients are taken part by part, so that no two parts' graphs are in memory at once.
-
-    Attributes
-    ----------
-    parts
-        In how many parts it comes.
-    passes
-        How often the student is called for each.
     """
 
     @property
-    def parts(self) -> int: ...  # noqa: D102  # said above
+    def parts(self) -> int:
+        """In how many parts it comes."""
 
     @property
-    def passes(self) -> int: ...  # noqa: D102
+    def passes(self) -> int:
+        """How often the student is called for each part."""
 
     def __call__(self, student: TappedUNet, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the parts of the loss of a batch."""

@@ -121,6 +121,8 @@ def _supervising(found: Mapping[str, Any]) -> str:
     times = [", ".join(f"{run['seconds']:.1f}" for run in found[kind]) for kind in ("alone", "supervised")]
     return f"""## What supervising costs
 
+`python -m benchmarks.load --only-supervising --steps {found["steps"]} --pairs {len(found["alone"])}`
+measures it by itself.
 One specification of {found["steps"]} steps, in turns: {times[0]} s by `python -m core.run` alone,
 {times[1]} s from claim to success under a worker that records events, beats and uploads. The ratio of the
 sums is {found["wall_ratio"]:.3f}. Of the processor time, which other work on the machine disturbs less, the
