@@ -28,7 +28,7 @@ from core.files import remove_leftovers, write_json
 from core.judges import check_judge
 from core.latents import LatentSet, prepare_latents
 from core.loop import train
-from core.optimisation import choose_precision
+from core.optimisation import EMULATED_BFLOAT16, choose_precision, emulates_bfloat16
 from core.ranks import ALONE, Ranks
 from core.samples import SampleGrid, prepare_samples
 from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec
@@ -100,7 +100,10 @@ def run_job(job: Job) -> None:
     check_judge(spec.evaluation)
 
     events.phase("latents")
-    teacher = load_teacher(info, ranks.device, choose_precision(spec.training, ranks.device))
+    precision = choose_precision(spec.training, ranks.device)
+    if precision == torch.bfloat16 and emulates_bfloat16(ranks.device):
+        events.warning(EMULATED_BFLOAT16)
+    teacher = load_teacher(info, ranks.device, precision)
     with attention_kernels(teacher):
         _distil(job, teacher, choice, captions)
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from benchmarks.paper.experiments import Experiment, every_experiment
-from benchmarks.paper.findings import Row, budget, distinct, rows_of, table
+from benchmarks.paper.findings import Row, budget, distinct, ratios, rows_of, table
 from benchmarks.paper.plots import plot
 from benchmarks.paper.runs import run_all, runs_of
 from core.files import write_json
@@ -27,7 +27,8 @@ file there to run its job again.
 
 Distances are between pictures of the student and other pictures of the teacher, of the same captions, in the
 features of the teacher's own CLIP. The teacher's row is its distance to itself, the least there is to reach.
-In brackets: 95 % bootstrap intervals.
+Of several seeds the tables show the mean. In brackets: 95 % bootstrap intervals over the pictures, of several
+seeds the widest reach of theirs; of ratios the 95 % interval over the seeds (Student's t on logarithms).
 """
 
 
@@ -61,7 +62,7 @@ def conduct(experiment: Experiment, seeds: int, work: Path, processes: int) -> N
         RESULTS / f"{experiment.name}.json",
         {
             "command": f"python -m benchmarks.paper {experiment.name} --seeds {seeds}",
-            "budget": budget(experiment),
+            "budget": budget(experiment, {run.spec["seed"]: run.precision for run in runs}),
             "rows": [row.as_json() for row in rows],
         },
     )
@@ -79,6 +80,12 @@ def write_page(experiments: dict[str, Experiment]) -> None:
                 f"## {experiment.question}\n\n`{results['command']}`: {results['budget']}.\n\n"
                 f"![{experiment.question}](results/{name}.svg)\n\n{table(experiment, rows)}\n"
             )
+            if experiment.compared:
+                captions = experiment.split.replace("_", "-")
+                sections.append(
+                    f"The distance on {captions} captions, as a multiple of that of the job it is held "
+                    f"against:\n\n{ratios(experiment, rows)}\n"
+                )
             reading = READINGS / f"{name}.md"
             if reading.exists():
                 sections.append(reading.read_text(encoding="utf-8"))

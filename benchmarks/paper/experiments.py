@@ -8,7 +8,7 @@ Kim et al., "Random Conditioning for Diffusion Model Compression with Distillati
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ FULL_STEPS = 20
 FEWER_STEPS = (12, 5)  # 40 % fewer, and a quarter
 # The many jobs of the experiments that compare parts with each other are a third as long.
 LONG, SHORT = {"training": {"steps": 1_200}}, {"training": {"steps": 400}}
+
+WITH, WITHOUT = "with random conditioning", "without"
 
 BASE: dict[str, Any] = {
     "teacher": "emoji-64",
@@ -35,7 +37,6 @@ BASE: dict[str, Any] = {
         "ema_decay": 0.995,
         "checkpoint_every": 100,
         "sample_every": 400,
-        "precision": "bfloat16",
     },
     "evaluation": {"samples": 256, "steps": FULL_STEPS, "guidance_scale": 3.0, "batch_size": 32},
     "export": {"variants": [], "single_file": False},
@@ -58,6 +59,8 @@ class Experiment:
         The jobs to run, by label.
     axis
         What the jobs differ in where that is a number, to be plotted against; None for a comparison.
+    compared
+        Which of the jobs is held against which other with the same seed.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Experiment:
     split: Literal["drawn", "text_only", "held_out"]
     specs: Mapping[str, Mapping[str, Any]]
     axis: Literal["drawn pictures", "parameters", "U-Net calls"] | None = None
+    compared: Mapping[str, str] = field(default_factory=dict)
 
 
 def every_experiment() -> dict[str, Experiment]:
@@ -81,6 +85,7 @@ def unseen_concepts() -> Experiment:
         "Does the student learn concepts that were never drawn for it?",
         "held_out",
         with_and_without({**LONG, "drawn": drawn}),
+        compared={WITH: WITHOUT},
     )
 
 
@@ -91,6 +96,7 @@ def whole_set() -> Experiment:
         "Do text-only captions help where only a few of the whole set are drawn?",
         "text_only",
         with_and_without(LONG),
+        compared={WITH: WITHOUT},
     )
 
 
@@ -118,16 +124,18 @@ def fewer_steps() -> Experiment:
 
 def drawn_pictures() -> Experiment:
     """Draw more and more captions, with and without random conditioning."""
+    counts = (50, 100, 200, 400, 800)
     return Experiment(
         "drawn-pictures",
         "How few drawn pictures suffice?",
         "text_only",
         {
             f"{count} drawn, {label}": spec
-            for count in (50, 100, 200, 400, 800)
+            for count in counts
             for label, spec in with_and_without({**SHORT, "drawn": {"count": count}}).items()
         },
         axis="drawn pictures",
+        compared={f"{count} drawn, {WITH}": f"{count} drawn, {WITHOUT}" for count in counts},
     )
 
 
@@ -140,42 +148,50 @@ def ablation() -> Experiment:
         "and cross-attention features": {"cross_attention": True},
         "and direction of features": {"cross_attention": True, "direction_weight": 0.1},
     }
+    default = "the default"
+    specs = {
+        **{
+            f"schedule {name}": changed({**SHORT, "method": {"random_conditioning": {"schedule": name}}})
+            for name in schedules
+        },
+        **{label: changed({**SHORT, "method": {"features": value}}) for label, value in features.items()},
+        **{f"{k} visited states": changed({**SHORT, "method": {"noise_matching_steps": k}}) for k in (2, 3)},
+    }
     return Experiment(
         "ablation",
         "Which part of the method does what?",
         "text_only",
-        {
-            "the default": changed(SHORT),
-            **{
-                f"schedule {name}": changed({**SHORT, "method": {"random_conditioning": {"schedule": name}}})
-                for name in schedules
-            },
-            **{label: changed({**SHORT, "method": {"features": value}}) for label, value in features.items()},
-            **{
-                f"{k} visited states": changed({**SHORT, "method": {"noise_matching_steps": k}})
-                for k in (2, 3)
-            },
-        },
+        {default: changed(SHORT), **specs},
+        compared=dict.fromkeys(specs, default),
     )
 
 
 def sizes() -> Experiment:
     """Distil every student; the width students from sliced and from random weights."""
     specs = {name: changed({**SHORT, "student": name}) for name in PRESETS if name.startswith("b-")}
+    compared = {}
     for name, rule in PRESETS.items():
         if name.startswith("c-"):
             width = {"width": rule.width}
             specs[f"{name}, sliced"] = changed({**SHORT, "student": width | {"initialisation": "sliced"}})
             specs[f"{name}, random"] = changed({**SHORT, "student": width | {"initialisation": "random"}})
-    return Experiment("sizes", "What does each size cost in quality?", "text_only", specs, axis="parameters")
+            compared[f"{name}, sliced"] = f"{name}, random"
+    return Experiment(
+        "sizes",
+        "What does each size cost in quality?",
+        "text_only",
+        specs,
+        axis="parameters",
+        compared=compared,
+    )
 
 
 def with_and_without(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the base specification with these changes, with and without random conditioning."""
     off = {"method": {"random_conditioning": {"schedule": "off"}}}
     return {
-        "with random conditioning": changed(changes),
-        "without": changed({**changes, **off}),
+        WITH: changed(changes),
+        WITHOUT: changed({**changes, **off}),
     }
 
 

@@ -1,12 +1,17 @@
 """What the jobs of an experiment measured, as rows: the scores of one model on one kind of captions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
+
+from scipy.stats import t
 
 from benchmarks.paper.experiments import Experiment
 
+DISTANCE = "frechet_distance"
+CONFIDENCE = 0.95
 SCORES = ("frechet_distance", "clip_score", "nearest_top5")
 SPLITS = ("drawn", "text_only", "held_out")
 
@@ -117,11 +122,50 @@ def _cell(rows: list[Row], split: str, score: str) -> str:
     return f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
-def budget(experiment: Experiment) -> str:
-    """Return the training budget that all jobs of an experiment share, in words."""
+def ratios(experiment: Experiment, rows: list[Row]) -> str:
+    """Return how many times as far a job is as the one it is held against, as a Markdown table.
+
+    A line a comparison and a column a seed; of several seeds a last column is of them all.
+    """
+    distances = {(row.label, row.seed): row.scores[DISTANCE] for row in rows if row.split == experiment.split}
+    seeds = sorted({row.seed for row in rows})
+    several = len(seeds) > 1
+    heads = [*(f"seed {seed}" for seed in seeds), *(["all seeds"] if several else [])]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    for label, other in experiment.compared.items():
+        values = [distances[label, seed] / distances[other, seed] for seed in seeds]
+        cells = [*(f"{value:.2f}" for value in values), *([_together(values)] if several else [])]
+        lines.append(f"| {label} : {other} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _together(values: list[float]) -> str:
+    """Return the geometric mean of ratios with its interval by Student's t on their logarithms."""
+    logarithms = [math.log(value) for value in values]
+    mean = fmean(logarithms)
+    quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    spread = quantile * stdev(logarithms) / math.sqrt(len(values))
+    return f"{math.exp(mean):.2f} ({math.exp(mean - spread):.2f} to {math.exp(mean + spread):.2f})"
+
+
+def budget(experiment: Experiment, precisions: Mapping[int, str]) -> str:
+    """Return the training budget that all jobs of an experiment share, in words.
+
+    Parameters
+    ----------
+    experiment
+        What was asked.
+    precisions
+        What the jobs of each seed were trained in.
+    """
     spec = next(iter(experiment.specs.values()))
     training = spec["training"]
+    seeds_in: dict[str, list[str]] = {}
+    for seed, precision in precisions.items():
+        seeds_in.setdefault(precision, []).append(str(seed))
+    trained = [f"{precision} (seed {', '.join(seeds)})" for precision, seeds in seeds_in.items()]
     return (
-        f"{training['steps']:,} steps of {training['batch_size']} at {training['learning_rate']:g}, "
+        f"{training['steps']:,} steps of {training['batch_size']} at {training['learning_rate']:g} in "
+        f"{' and '.join(trained if len(trained) > 1 else seeds_in)}, "
         f"{spec['evaluation']['samples']} pictures a split"
     )

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.paper.experiments import Experiment
-from benchmarks.paper.findings import Row
+from benchmarks.paper.findings import DISTANCE, Row
 
-SCORE = "frechet_distance"
 WIDE = 20  # times the least: more than that does not fit on a linear axis
 CLOSE = 1.2
 AXES: Mapping[str, Mapping[str, Callable[[Row], float]]] = {
@@ -22,6 +23,7 @@ AXES: Mapping[str, Mapping[str, Callable[[Row], float]]] = {
     "U-Net calls": {"U-Net calls a picture": lambda row: row.unet_calls},
 }
 """What an experiment's jobs are plotted against: a panel each."""
+SEEDS: Mapping[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3, "color": "black"}
 COLOURS = {"drawn": "#4c72b0", "text_only": "#dd8452", "held_out": "#55a868"}
 # Readers search and copy the text, and the same figures give the same file.
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "condenser"})
@@ -57,24 +59,27 @@ def plot(experiment: Experiment, rows: list[Row], path: Path) -> None:
 
 
 def _bars(axes: Axes, experiment: Experiment, rows: list[Row]) -> None:
-    """Draw a bar for each label and split, with its interval; the first seed's."""
-    seed = min(row.seed for row in rows)
+    """Draw a bar for each label and split."""
     splits = [split for split in COLOURS if any(row.split == split for row in rows)]
     labels = ["teacher", *experiment.specs]
     thickness = 0.8 / len(splits)
     for place, split in enumerate(splits):
-        chosen = {row.label: row for row in rows if row.split == split and row.seed == seed}
-        shown = [(number, chosen[label]) for number, label in enumerate(labels) if label in chosen]
-        values = [row.scores[SCORE] for _, row in shown]
+        chosen = [[row for row in rows if (row.label, row.split) == (label, split)] for label in labels]
+        shown = [(number + place * thickness, same) for number, same in enumerate(chosen) if same]
+        heights = [height for height, _ in shown]
         axes.barh(
-            [number + place * thickness for number, _ in shown],
-            values,
+            heights,
+            [_mean(same) for _, same in shown],
             height=thickness,
             color=COLOURS[split],
             label=split.replace("_", "-"),
-            xerr=_error_bars([row for _, row in shown]),
+            xerr=_error_bars([same for _, same in shown]),
             error_kw={"elinewidth": 1},
         )
+        for height, same in shown:
+            if len(same) > 1:
+                values = [row.scores[DISTANCE] for row in same]
+                axes.plot(values, [height] * len(same), **SEEDS)
     axes.set_yticks([number + 0.4 - thickness / 2 for number in range(len(labels))], labels)
     axes.invert_yaxis()
     axes.set_xlabel("Fréchet distance to other pictures of the teacher (less is better)")
@@ -85,21 +90,23 @@ def _curves(
     axes: Axes, experiment: Experiment, rows: list[Row], label: str, position: Callable[[Row], float]
 ) -> None:
     """Draw the distance against what it costs; labels that differ in a number alone are one curve."""
-    families: dict[str, list[Row]] = {}
+    families: dict[str, dict[float, list[Row]]] = {}
     for row in rows:
         name = row.label.rpartition(", ")[2] if "," in row.label else row.label
-        families.setdefault(_family(name, experiment), []).append(row)
+        at_position = families.setdefault(_family(name, experiment), {})
+        at_position.setdefault(position(row), []).append(row)
     for name, members in families.items():
-        members.sort(key=position)
+        positions = sorted(members)
+        same = [members[place] for place in positions]
         axes.errorbar(
-            [position(row) for row in members],
-            [row.scores[SCORE] for row in members],
-            yerr=_error_bars(members),
+            positions,
+            [_mean(rows_there) for rows_there in same],
+            yerr=_error_bars(same),
             marker="o",
             capsize=2,
             label=name,
         )
-    values = [row.scores[SCORE] for row in rows]
+    values = [row.scores[DISTANCE] for row in rows]
     if max(values) > WIDE * min(values):
         axes.set_yscale("log")
     axes.set_xscale("log")
@@ -119,7 +126,7 @@ def _ticks(positions: set[float]) -> list[float]:
     """Choose positions to label, leaving out those that would be written over the one before."""
     ticks: list[float] = []
     for position in sorted(positions):
-        if not ticks or position > CLOSE * ticks[-1]:
+        if not ticks or position >= CLOSE * ticks[-1]:
             ticks.append(position)
     return ticks
 
@@ -130,10 +137,21 @@ def _short(number: float) -> str:
     return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number:,.0f}"
 
 
-def _error_bars(rows: list[Row]) -> list[list[float]] | None:
-    """Return the lengths of the bars below and above; an interval need not hold a biased score."""
-    if not all(SCORE in row.intervals for row in rows):
+def _mean(rows: list[Row]) -> float:
+    """Return the mean distance over the seeds."""
+    return fmean(row.scores[DISTANCE] for row in rows)
+
+
+def _error_bars(groups: list[list[Row]]) -> list[list[float]] | None:
+    """Return the lengths of the bars below and above each group's mean: the widest reach of its intervals.
+
+    An interval need not hold a biased score.
+    """
+    if not all(DISTANCE in row.intervals for rows in groups for row in rows):
         return None
-    below = [max(0.0, row.scores[SCORE] - row.intervals[SCORE][0]) for row in rows]
-    above = [max(0.0, row.intervals[SCORE][1] - row.scores[SCORE]) for row in rows]
+    below, above = [], []
+    for rows in groups:
+        mean = _mean(rows)
+        below.append(max(0.0, mean - min(row.intervals[DISTANCE][0] for row in rows)))
+        above.append(max(0.0, max(row.intervals[DISTANCE][1] for row in rows) - mean))
     return [below, above]

@@ -1,7 +1,8 @@
 """Running the jobs of experiments, each once: a job's result is kept under the hash of its specification.
 
 The results that the page of results is made of are part of the repository, so that only what is not there is
-run.
+run. In which precision is no part of the question and left to the machine; what it took is kept with the
+result.
 """
 
 import hashlib
@@ -14,13 +15,15 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.paper.experiments import WEIGHTS, Experiment
 from core.files import replacing, write_json
+from core.optimisation import emulates_bfloat16
 from core.pipeline import CHECKPOINTS, RESULT_FILE
 
 TEACHERS = WEIGHTS.parent
@@ -41,7 +44,7 @@ class Run:
     label
         What it is called in the experiment.
     spec
-        Its specification, seed included.
+        Its specification, seed included, without the precision.
     """
 
     label: str
@@ -66,8 +69,18 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """What the job measured."""
-        result: dict[str, Any] = json.loads(self.measured.read_text(encoding="utf-8"))["result"]
+        result: dict[str, Any] = self._kept["result"]
         return result
+
+    @property
+    def precision(self) -> str:
+        """What it was trained in."""
+        return str(self._kept["spec"]["training"]["precision"])
+
+    @property
+    def _kept(self) -> dict[str, Any]:
+        kept: dict[str, Any] = json.loads(self.measured.read_text(encoding="utf-8"))
+        return kept
 
 
 def runs_of(experiment: Experiment, seed: int) -> list[Run]:
@@ -105,16 +118,23 @@ def run_all(runs: list[Run], work: Path, processes: int) -> None:
             list(pool.map(lambda run: _run(run, work, processes, progress), waiting))
 
 
+def fastest_precision() -> Literal["float32", "bfloat16"]:
+    """Return in what precision this machine trains fastest."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "float32" if emulates_bfloat16(device) else "bfloat16"
+
+
 def _run(run: Run, work: Path, processes: int, progress: Progress) -> None:
     workdir, trained = work / run.name, _trained(run, work)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "spec.json", run.spec)
+    spec = {**run.spec, "training": {**run.spec["training"], "precision": fastest_precision()}}
+    write_json(workdir / "spec.json", spec)
     if trained.exists() and not (workdir / CHECKPOINTS).exists():
         with replacing(workdir / CHECKPOINTS) as temporary:
             shutil.copytree(trained, temporary)
     _run_core(run, workdir, work / "cache", processes, progress)
     result = json.loads((workdir / RESULT_FILE).read_text(encoding="utf-8"))
-    write_json(run.measured, {"spec": run.spec, "result": result})
+    write_json(run.measured, {"spec": spec, "result": result})
     if not run.spec.get("few_step") and not trained.exists():
         with replacing(trained) as temporary:
             shutil.copytree(workdir / CHECKPOINTS, temporary)

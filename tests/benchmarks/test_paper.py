@@ -4,8 +4,9 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.paper.experiments import Experiment, changed, every_experiment
-from benchmarks.paper.findings import Row, distinct, rows_of, table
+from benchmarks.paper.findings import Row, budget, distinct, ratios, rows_of, table
 from benchmarks.paper.plots import plot
+from benchmarks.paper.runs import runs_of
 from core.spec import DistillationSpec
 
 EXPERIMENTS = every_experiment()
@@ -79,6 +80,43 @@ def test_the_table_shows_means_over_the_seeds_with_the_widest_interval() -> None
     assert "| without | 40 | 0.3 (0.1 to 0.5) |" in table(experiment, [row(0, 0.2), row(1, 0.4)])
 
 
+def held_out(label: str, seed: int, distance: float) -> Row:
+    return Row(label, seed, "held_out", 40, 7, 0.1, 200, {"frechet_distance": distance}, {})
+
+
+def test_ratios_are_within_a_seed_and_their_interval_is_over_the_seeds() -> None:
+    distances = {"with random conditioning": (2, 3, 6), "without": (4, 4, 6)}
+    rows = [held_out(label, seed, values[seed]) for label, values in distances.items() for seed in range(3)]
+    # ln of 1/2, 3/4 and 1: mean -0.3269, deviation 0.3482; Student's t of two degrees is 4.3027.
+    line = "| with random conditioning : without | 0.50 | 0.75 | 1.00 | 0.72 (0.30 to 1.71) |"
+    assert line in ratios(EXPERIMENTS["unseen-concepts"], rows)
+    alone = ratios(EXPERIMENTS["unseen-concepts"], [row for row in rows if row.seed == 1])
+    assert alone.splitlines() == [
+        "| | seed 1 |",
+        "|---|---:|",
+        "| with random conditioning : without | 0.75 |",
+    ]
+
+
+def test_what_is_compared_are_jobs_of_the_experiment() -> None:
+    for experiment in EXPERIMENTS.values():
+        assert {*experiment.compared, *experiment.compared.values()} <= set(experiment.specs)
+
+
+def test_the_budget_says_which_seeds_were_trained_in_what() -> None:
+    experiment = EXPERIMENTS["whole-set"]
+    assert " in float32, " in budget(experiment, {0: "float32", 1: "float32"})
+    mixed = budget(experiment, {0: "bfloat16", 1: "float32", 2: "float32"})
+    assert " in bfloat16 (seed 0) and float32 (seed 1, 2), " in mixed
+
+
+def test_a_job_is_the_same_in_either_precision() -> None:
+    """Its result is found on a machine that trains in the other one."""
+    runs = [run for experiment in EXPERIMENTS.values() for run in runs_of(experiment, 0)]
+    assert all("precision" not in run.spec["training"] for run in runs)
+    assert {run.precision for run in runs} <= {"float32", "bfloat16"}
+
+
 def test_the_table_of_sizes_shows_what_each_costs() -> None:
     lines = table(EXPERIMENTS["sizes"], rows_of("b-small", 0, result({}))).splitlines()
     assert lines[0].startswith("| | parameters | GMACs | frechet distance, drawn |")
@@ -93,7 +131,12 @@ def test_a_teacher_measured_beside_several_students_is_one_row() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_a_plot(name: str, tmp_path: Path) -> None:
     experiment = EXPERIMENTS[name]
-    rows = [row for label in experiment.specs for row in rows_of(label, 0, result({"5": 10}))]
+    rows = [
+        row
+        for seed in (0, 1)
+        for label in experiment.specs
+        for row in rows_of(label, seed, result({"5": 10}))
+    ]
     if experiment.split == "held_out":
         rows = [Row(**{**row.as_json(), "split": "held_out"}) for row in rows]
     plot(experiment, rows, tmp_path / "plot.svg")

@@ -22,7 +22,13 @@ from core.events import EventWriter
 from core.loop import frozen_copy, train
 from core.noise_matching import NoiseMatching
 from core.noise_process import noise_process
-from core.optimisation import build_optimiser, choose_precision, learning_rate, update_average
+from core.optimisation import (
+    build_optimiser,
+    choose_precision,
+    emulates_bfloat16,
+    learning_rate,
+    update_average,
+)
 from core.spec import (
     DistillationSpec,
     FeatureMatchingSpec,
@@ -307,6 +313,19 @@ def test_precision_follows_the_device_unless_specified() -> None:
     assert choose_precision(TrainingSpec(), cpu) == torch.float32
     assert choose_precision(TrainingSpec(), cuda) == torch.bfloat16
     assert choose_precision(TrainingSpec(precision="bfloat16"), cpu) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("abilities", "emulates"),
+    [({"avx2": True, "avx512_bf16": False}, True), ({"avx512_bf16": True}, False), ({"bf16": True}, False)],
+    ids=["AVX2", "AVX-512", "ARM"],
+)
+def test_a_processor_says_whether_it_computes_in_bfloat16(
+    abilities: dict[str, bool], emulates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
+    assert emulates_bfloat16(torch.device("cpu")) is emulates
+    assert not emulates_bfloat16(torch.device("cuda"))
 
 
 def test_bfloat16_trains_on_a_cpu_too(teacher: Teacher, batches: BatchSource) -> None:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.artist import Artist
+from core.optimisation import emulates_bfloat16
 from core.registry import read_teacher
 from core.run import main
 from core.spec import DistillationSpec, EvaluationSpec
@@ -191,6 +192,9 @@ def test_other_students_go_the_whole_way(
     student = load_teacher(read_teacher(tmp_path / "student"), torch.device("cpu"))
     assert len(student.unet.down_blocks) == (3 if preset == "b-tiny" else 4)
     assert not any("projectors" in name for name in load_file(tmp_path / STUDENT_WEIGHTS))
+    warnings = [event["message"] for event in events_of(tmp_path) if event["type"] == "warning"]
+    slow = training["precision"] == "bfloat16" and emulates_bfloat16(torch.device("cpu"))
+    assert any("bfloat16" in message for message in warnings) == slow
 
 
 @pytest.mark.parametrize(
