@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from diffusers import UNet2DConditionModel
 
-from core.sampling import build_sampler, draw_latents
+from core.sampling import build_sampler, draw_latents, set_timesteps
 from core.spec import EvaluationSpec
 from core.teacher import Teacher
 
@@ -36,8 +36,7 @@ class Artist:
     def unet_calls(self) -> int:
         """How often the U-Net is called for one picture; guidance calls it twice a step."""
         sampler = build_sampler(self.evaluation.sampler, self.teacher.scheduler_config)
-        sampler.set_timesteps(self.evaluation.steps)
-        return len(sampler.timesteps) * (2 if self.evaluation.guidance_scale > 1 else 1)
+        return len(set_timesteps(sampler, self.evaluation.steps)) * (2 if self.evaluation.guidance_scale > 1 else 1)
 
     def at_steps(self, steps: int) -> "Artist":
         """Return the same artist with another number of sampler steps."""

@@ -31,7 +31,7 @@ from core.losses import output_loss
 from core.noise_process import END, NoiseProcess, noise_process
 from core.optimisation import build_optimiser
 from core.ranks import ALONE, Ranks
-from core.sampling import build_sampler
+from core.sampling import build_sampler, set_timesteps
 from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec, TrainingSpec
 from core.stopping import StopRequest
 from core.taps import TappedUNet
@@ -256,6 +256,4 @@ def begin_round(
 
 def sampler_timesteps(teacher: Teacher, steps: int) -> torch.Tensor:
     """Return the timesteps from which a transferred student makes its steps, K, falling."""
-    sampler = build_sampler("ddim-trailing", teacher.scheduler_config)
-    sampler.set_timesteps(steps)
-    return sampler.timesteps
+    return set_timesteps(build_sampler("ddim-trailing", teacher.scheduler_config), steps)

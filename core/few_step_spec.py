@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from core.spec_model import SpecModel
 
+TIMESTEPS = 1_000
+
 
 class FewStepSpec(SpecModel):
     """Teaching the distilled student to draw in few sampler steps and without guidance.
@@ -37,11 +39,31 @@ class FewStepSpec(SpecModel):
             raise ValueError(f"steps {self.steps} must be below start_steps {self.start_steps}")
         return self
 
+    @model_validator(mode="after")
+    def _every_round_can_be_drawn(self) -> Self:
+        for steps in halving_rounds(self.start_steps, self.steps):
+            if oversteps(steps):
+                raise ValueError(
+                    f"a round of this transfer leads to {steps} sampler steps, of which diffusers' DDIM "
+                    "scheduler makes one too many by a rounding error: choose other steps or start_steps"
+                )
+        return self
+
     @property
     def rounds(self) -> list[int | None]:
         """The sampler steps that each round leads to, in order; None for the one that folds guidance in."""
         folding = [None] if self.guidance_scale > 1 else []
         return [*folding, *halving_rounds(self.start_steps, self.steps)]
+
+
+def oversteps(steps: int) -> bool:
+    """Return whether diffusers' DDIM scheduler with trailing timesteps makes a step more than it is asked for.
+
+    It lists its timesteps by ``numpy.arange(timesteps, 0, -timesteps / steps)``, whose length is rounded up
+    from a quotient that may come out just above `steps`. The last timestep is then -1, and the step from there
+    destroys the picture. Every published teacher of the families has 1,000 timesteps.
+    """
+    return math.ceil(TIMESTEPS / (TIMESTEPS / steps)) > steps
 
 
 def halving_rounds(start_steps: int, steps: int) -> list[int]:

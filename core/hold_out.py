@@ -4,18 +4,16 @@ This is how a concept is kept unseen: with "polar bear" held out, no caption tha
 the student can learn the concept from text alone.
 """
 
-import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
-
-WORD = re.compile(r"\w+")
 
 
 class HoldOut:
     """The captions that hold one of some words or phrases; ``text in hold_out`` says whether one does.
 
-    Whole words are compared, without letter case and punctuation: "cat" is in "Cat, sleeping", not in
-    "cattle" or "cats". The time of a comparison does not grow with the number of phrases.
+    Whole words are compared, without letter case, punctuation, and the different ways that Unicode has to
+    write one letter: "cat" is in "Cat, sleeping", not in "cattle" or "cats". The time of a comparison does not grow with the number of phrases.
 
     Parameters
     ----------
@@ -40,7 +38,7 @@ class HoldOut:
         return bool(self._by_first_word)
 
     def __contains__(self, text: str) -> bool:
-        words = _words(text)
+        words = _words(text) if self else ()
         return any(
             words[start : start + len(phrase)] == phrase
             for start, word in enumerate(words)
@@ -49,4 +47,10 @@ class HoldOut:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(WORD.findall(text.casefold()))
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return tuple("".join(letter if _is_in_word(letter) else " " for letter in folded).split())
+
+
+def _is_in_word(letter: str) -> bool:
+    """Return whether a character is no boundary of words; marks, such as Hindi's vowel signs, are none."""
+    return letter.isalnum() or letter == "_" or unicodedata.category(letter).startswith("M")

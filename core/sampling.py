@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    PNDMScheduler,
+    UNet2DConditionModel,
+)
 
 from core.conditions import Conditions
 from core.spec import SamplerName
@@ -31,7 +37,28 @@ SAMPLERS: dict[SamplerName, tuple[type[Any], dict[str, Any]]] = {
 def build_sampler(name: SamplerName, scheduler_config: dict[str, Any]) -> Any:
     """Return a diffusers scheduler over a teacher's noise schedule."""
     scheduler, settings = SAMPLERS[name]
+    if scheduler is PNDMScheduler and scheduler_config.get("rescale_betas_zero_snr"):
+        settings = settings | _zero_snr_settings(scheduler_config)
     return scheduler.from_config(scheduler_config, **settings)
+
+
+def set_timesteps(sampler: Any, steps: int, device: torch.device | None = None) -> torch.Tensor:
+    """Set a sampler's timesteps and return them, falling, all of them the model's own.
+
+    Diffusers' DDIM scheduler with trailing timesteps adds one below 0 for some numbers of steps, such as 61
+    (`core.few_step_spec.oversteps`).
+    """
+    sampler.set_timesteps(steps, device=device)
+    return sampler.timesteps[sampler.timesteps >= 0]
+
+
+def _zero_snr_settings(scheduler_config: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a PNDM scheduler follow a noise schedule rescaled to end in noise alone.
+
+    It does not know of the rescaling, and it divides by the signal, of which the last timestep has none.
+    """
+    betas = DDPMScheduler.from_config(scheduler_config).betas.tolist()
+    return {"trained_betas": betas, "timestep_spacing": "leading"}
 
 
 @torch.no_grad()
@@ -73,14 +100,14 @@ def draw_latents(
     torch.Tensor
         Latents, BCHW, float32, scaled as the U-Net sees them.
     """
-    sampler.set_timesteps(steps, device=unet.device)
+    timesteps = set_timesteps(sampler, steps, unet.device)
     shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     latents = noise.to(unet.device) * sampler.init_noise_sigma
     guided = guidance_scale > 1
     if guided:
         conditions = Conditions.concatenate([blank.expand(len(conditions)), conditions])
-    for timestep in sampler.timesteps:
+    for timestep in timesteps:
         if before_step is not None:
             before_step()
         noisy = sampler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)

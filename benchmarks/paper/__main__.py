@@ -50,7 +50,9 @@ def main() -> None:
 
 def conduct(experiment: Experiment, seeds: int, work: Path, processes: int) -> None:
     """Run an experiment's jobs and write its results file and its plot."""
-    runs = [run for seed in range(seeds) for run in runs_of(experiment, seed)]
+    by_seed = [runs_of(experiment, seed) for seed in range(seeds)]
+    # Jobs of one seed after each other: the later ones find the latents and the judgements of the first.
+    runs = [run for same in zip(*by_seed, strict=True) for run in same]
     run_all(runs, work, processes)
     rows: list[Row] = []
     for run in runs:

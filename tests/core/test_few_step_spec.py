@@ -4,11 +4,12 @@ import math
 from itertools import pairwise
 
 import pytest
+from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.few_step_spec import FewStepSpec, halving_rounds
+from core.few_step_spec import FewStepSpec, halving_rounds, oversteps
 from core.spec import DistillationSpec
 
 
@@ -38,6 +39,22 @@ def test_guidance_is_folded_in_first_unless_there_is_none() -> None:
 def test_a_transfer_to_as_many_steps_is_refused(steps: int) -> None:
     with pytest.raises(ValidationError, match="must be below start_steps 20"):
         FewStepSpec(steps=steps, start_steps=20)
+
+
+def test_steps_of_which_diffusers_makes_one_too_many_are_known() -> None:
+    scheduler = DDIMScheduler(timestep_spacing="trailing")
+
+    def made(steps: int) -> int:
+        scheduler.set_timesteps(steps)
+        return len(scheduler.timesteps)
+
+    assert [oversteps(steps) for steps in range(1, 300)] == [made(steps) > steps for steps in range(1, 300)]
+
+
+@pytest.mark.parametrize(("start_steps", "steps"), [(62, 61), (122, 61), (100, 22)])
+def test_a_round_of_which_diffusers_makes_a_step_too_many_is_refused(start_steps: int, steps: int) -> None:
+    with pytest.raises(ValidationError, match="a round of this transfer leads to 61 sampler steps"):
+        FewStepSpec(steps=steps, start_steps=start_steps)
 
 
 def test_a_specification_from_before_there_were_transfers_stays_valid() -> None:

@@ -28,6 +28,23 @@ def test_whole_words_and_phrases_are_held_out(text: str, held_out: bool) -> None
     assert (text in HoldOut(["cat", "polar bear", "STRASSE"])) is held_out
 
 
+@pytest.mark.parametrize(
+    ("phrase", "text", "held_out"),
+    [
+        ("cafe\u0301", "a caf\u00e9 at night", True),
+        ("caf\u00e9", "a Cafe\u0301 at night", True),
+        ("cafe", "a caf\u00e9 at night", False),
+        ("\u0130stanbul", "i\u0307stanbul", True),
+        ("\u092c\u093f\u0932\u094d\u0932\u0940", "\u092c\u093f\u0932\u094d\u0932\u093e", False),
+        ("\u092c\u093f\u0932\u094d\u0932\u0940", "\u090f\u0915 \u092c\u093f\u0932\u094d\u0932\u0940", True),
+        ("cat", "a \uff23\uff21\uff34", True),
+    ],
+    ids=["decomposed", "composed", "accent", "dotted i", "vowel sign", "hindi", "full width"],
+)
+def test_one_letter_is_one_however_it_is_written(phrase: str, text: str, held_out: bool) -> None:
+    assert (text in HoldOut([phrase])) is held_out
+
+
 def test_nothing_is_in_an_empty_hold_out() -> None:
     assert "a cat" not in HoldOut([])
     assert not HoldOut([])

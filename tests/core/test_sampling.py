@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from core.artist import Artist
-from core.sampling import SAMPLERS, build_sampler, draw_latents
+from core.sampling import SAMPLERS, build_sampler, draw_latents, set_timesteps
 from core.spec import MOST_SAMPLER_STEPS, EvaluationSpec
 from core.teacher import Teacher
 
@@ -52,6 +52,37 @@ def test_the_most_steps_that_can_be_asked_for_are_timesteps_of_the_model(teacher
     sampler = build_sampler(name, teacher.scheduler_config)
     sampler.set_timesteps(EvaluationSpec(steps=MOST_SAMPLER_STEPS).steps)
     assert sampler.timesteps.max() < sampler.config.num_train_timesteps
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [61, 103, 998])
+def test_a_sampler_steps_from_timesteps_of_the_model_alone(teacher: Teacher, name: str, steps: int) -> None:
+    timesteps = set_timesteps(build_sampler(name, teacher.scheduler_config), steps)
+    assert timesteps.min() >= 0
+    assert len(timesteps) == steps + (name == "pndm")  # which makes its second step twice
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_follow_a_noise_schedule_that_ends_in_noise_alone(
+    teacher: Teacher, name: str, spacing: str
+) -> None:
+    config = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": spacing}
+    config = teacher.scheduler_config | config
+    sampler = build_sampler(name, config)
+    expected = DDPMScheduler.from_config(config).alphas_cumprod
+    torch.testing.assert_close(sampler.alphas_cumprod, expected, rtol=1e-4, atol=1e-7)
+    latents = draw_latents(
+        teacher.unet,
+        teacher.encode(PROMPTS),
+        teacher.encode([""]),
+        SEEDS,
+        sampler=sampler,
+        steps=3,
+        guidance_scale=2.0,
+        precision=torch.float32,
+    )
+    assert latents.isfinite().all()
 
 
 def test_a_picture_does_not_depend_on_its_neighbours(teacher: Teacher) -> None:
