@@ -36,7 +36,9 @@ class Artist:
     def unet_calls(self) -> int:
         """How often the U-Net is called for one picture; guidance calls it twice a step."""
         sampler = build_sampler(self.evaluation.sampler, self.teacher.scheduler_config)
-        return len(set_timesteps(sampler, self.evaluation.steps)) * (2 if self.evaluation.guidance_scale > 1 else 1)
+        return len(set_timesteps(sampler, self.evaluation.steps)) * (
+            2 if self.evaluation.guidance_scale > 1 else 1
+        )
 
     def at_steps(self, steps: int) -> "Artist":
         """Return the same artist with another number of sampler steps."""

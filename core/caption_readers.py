@@ -96,9 +96,12 @@ def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
             raise BadCaptionsError(
                 f"{path.name}: column {column} holds {column_type}, not text", "name another column"
             )
-        for batch in table.iter_batches(PARQUET_ROWS, columns=[column]):
-            for text in batch.column(0):
+        batches = table.iter_batches(PARQUET_ROWS, columns=[column])
+        for number, text in enumerate((text for batch in batches for text in batch.column(0)), start=1):
+            try:
                 yield text.as_py() or ""
+            except UnicodeDecodeError as error:
+                raise _bad_row(path, number, "not UTF-8 text", unit="row") from error
 
 
 READERS: dict[str, Callable[[Path, str | None], Iterator[str]]] = {
@@ -144,5 +147,5 @@ def _choose_column(path: Path, columns: Sequence[str], wanted: str | None) -> st
     )
 
 
-def _bad_row(path: Path, number: int, problem: str) -> BadCaptionsError:
-    return BadCaptionsError(f"{path.name}, line {number}: {problem}", "mend or remove that line")
+def _bad_row(path: Path, number: int, problem: str, unit: str = "line") -> BadCaptionsError:
+    return BadCaptionsError(f"{path.name}, {unit} {number}: {problem}", f"mend or remove that {unit}")

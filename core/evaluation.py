@@ -70,14 +70,19 @@ class Evaluation:
         return sets
 
     def score(
-        self, split: Split, sets: Mapping[str, PictureSet], judged: Mapping[str, Judgements]
+        self,
+        split: Split,
+        sets: Mapping[str, PictureSet],
+        judged: Mapping[str, Judgements],
+        stop: StopRequest,
     ) -> dict[str, Any]:
         """Return the scores of both models on one split, at their own steps and at all further ones."""
         evaluation = self.teacher.evaluation
-        values = {"pictures": evaluation.samples, **self._compare(split, sets, judged)}
+        values = {"pictures": evaluation.samples, **self._compare(split, sets, judged, stop)}
         if evaluation.more_steps:
             values["by_steps"] = {
-                str(steps): self._compare(split, sets, judged, f"-{steps}") for steps in evaluation.more_steps
+                str(steps): self._compare(split, sets, judged, stop, f"-{steps}")
+                for steps in evaluation.more_steps
             }
         return values
 
@@ -86,6 +91,7 @@ class Evaluation:
         split: Split,
         sets: Mapping[str, PictureSet],
         judged: Mapping[str, Judgements],
+        stop: StopRequest,
         suffix: str = "",
     ) -> dict[str, Any]:
         """Return scores and intervals of both models in the sets whose names end in `suffix`."""
@@ -96,6 +102,7 @@ class Evaluation:
                 judged["reference"],
                 self.teacher.evaluation.bootstrap_resamples,
                 derived_seed(self.seed, "bootstrap", split),
+                stop.check,
             )
             values["unet_calls"][name] = sets[name + suffix].artist.unet_calls
         return values
@@ -121,7 +128,7 @@ def evaluate(evaluation: Evaluation, events: EventWriter, stop: StopRequest) -> 
     evaluation
         Who draws what.
     events, stop
-        Where to report, and whether to stop between two batches.
+        Where to report, and whether to stop between two batches or two resamples.
 
     Returns
     -------
@@ -152,7 +159,7 @@ def judge_pictures(evaluation: Evaluation, events: EventWriter, stop: StopReques
     values = {}
     for split, named in sets.items():
         judged = {name: one.judgements(judge, stop, progress) for name, one in named.items()}
-        values[split] = evaluation.score(split, named, judged)
+        values[split] = evaluation.score(split, named, judged, stop)
     return values
 
 

@@ -123,13 +123,25 @@ def check_part_config(config: Mapping[str, Any], part: str, name: str) -> None:
             f"{name}'s {part} needs code of its own (auto_map), which is never run",
             "use a teacher whose parts are classes of diffusers and transformers",
         )
+    for shift in ("latents_mean", "shift_factor"):
+        if config.get(shift) is not None:
+            raise BadTeacherError(
+                f"{name}'s {part} shifts its latents ({shift}), which is not supported", SUPPORTED
+            )
     tokenizer = config.get("tokenizer_class", "CLIPTokenizer")
     if tokenizer not in ("CLIPTokenizer", "CLIPTokenizerFast"):
         raise BadTeacherError(f"{name}'s {part} is a {tokenizer}; only CLIPTokenizer is known", SUPPORTED)
 
 
 def check_scheduler_config(config: Mapping[str, Any], name: str) -> None:
-    """Refuse a noise schedule whose U-Net predicts neither the noise nor the velocity."""
+    """Refuse a noise process other than DDPM's, or whose U-Net predicts neither noise nor velocity.
+
+    Schedulers of other processes, such as EDM's and flow matching, have no betas.
+    """
+    if config.get("beta_schedule") is None and config.get("trained_betas") is None:
+        raise BadTeacherError(
+            f"{name}'s scheduler, a {config.get('_class_name')}, has no schedule of betas", SUPPORTED
+        )
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES:
         raise BadTeacherError(

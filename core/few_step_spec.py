@@ -57,10 +57,10 @@ class FewStepSpec(SpecModel):
 
 
 def oversteps(steps: int) -> bool:
-    """Return whether diffusers' DDIM scheduler with trailing timesteps makes a step more than it is asked for.
+    """Return whether diffusers' DDIM scheduler with trailing timesteps makes a step more than asked for.
 
     It lists its timesteps by ``numpy.arange(timesteps, 0, -timesteps / steps)``, whose length is rounded up
-    from a quotient that may come out just above `steps`. The last timestep is then -1, and the step from there
+    from a quotient that may come out just above `steps`. The last timestep is then -1, and the step from it
     destroys the picture. Every published teacher of the families has 1,000 timesteps.
     """
     return math.ceil(TIMESTEPS / (TIMESTEPS / steps)) > steps

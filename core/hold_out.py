@@ -13,7 +13,8 @@ class HoldOut:
     """The captions that hold one of some words or phrases; ``text in hold_out`` says whether one does.
 
     Whole words are compared, without letter case, punctuation, and the different ways that Unicode has to
-    write one letter: "cat" is in "Cat, sleeping", not in "cattle" or "cats". The time of a comparison does not grow with the number of phrases.
+    write one letter: "cat" is in "Cat, sleeping", not in "cattle" or "cats". The time of a comparison does
+    not grow with the number of phrases.
 
     Parameters
     ----------

@@ -21,6 +21,8 @@ from core.frozen import load_frozen
 from core.prompts import PromptEncoder, load_prompt_encoder
 from core.registry import TeacherInfo
 
+DECODED_PIXELS = 1_024**2
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -77,7 +79,17 @@ class Teacher:
 
     @torch.no_grad()
     def decode(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the pictures of latents, BCHW, uint8."""
+        """Return the pictures of latents, BCHW, uint8.
+
+        So many at once as have `DECODED_PIXELS`, at least one: of a picture of 1024 by 1024 the decoder of
+        Stable Diffusion holds 3 GiB, whatever the batch size that the U-Net draws in.
+        """
+        scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        height, width = latents_BCHW.shape[2:]
+        at_once = max(1, DECODED_PIXELS // (height * width * scale**2))
+        return torch.cat([self._decode_at_once(latents) for latents in latents_BCHW.split(at_once)])
+
+    def _decode_at_once(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
         pictures = self.vae.decode(latents_BCHW / self.vae.config.scaling_factor, return_dict=False)[0]
         return ((pictures / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 

@@ -103,7 +103,8 @@ class TrainingScorer:
         sets = evaluation.picture_sets(split)
         judged = {name: one.judgements(judge, self.stop) for name, one in sets.items()}
         teacher, student = (
-            build_scores(judged[name], judged["reference"])[SCORE] for name in ("teacher", "student")
+            build_scores(judged[name], judged["reference"], self.stop.check)[SCORE]
+            for name in ("teacher", "student")
         )
         name = f"{SCORE}_{split}"
         told = {name: student.value, f"{name}_teacher": teacher.value}

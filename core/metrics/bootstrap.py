@@ -1,5 +1,7 @@
 """How far a score would move if other pictures had been drawn: intervals by resampling the pictures.
 
+Axes: B resamples, N samples.
+
 References
 ----------
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
@@ -10,8 +12,10 @@ from collections.abc import Callable
 import numpy as np
 
 CONFIDENCE = 0.95
+RESAMPLES_AT_ONCE = 256
 
-Statistic = Callable[[np.ndarray], float]
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""From how often each of N samples is taken, BN, to the values of B resamples."""
 
 
 def bootstrap_interval(
@@ -26,7 +30,7 @@ def bootstrap_interval(
     Parameters
     ----------
     statistic
-        Takes indices of samples, repetitions included, and returns the value over these.
+        What is resampled.
     count
         How many samples there are.
     resamples
@@ -37,7 +41,14 @@ def bootstrap_interval(
         Share of repetitions of the whole measurement whose interval should hold the expected score.
     """
     rng = np.random.default_rng(seed)
-    values = np.array([statistic(rng.integers(count, size=count)) for _ in range(resamples)])
+    sizes = [min(RESAMPLES_AT_ONCE, resamples - done) for done in range(0, resamples, RESAMPLES_AT_ONCE)]
+    values = np.concatenate([statistic(_resample(rng, size, count)) for size in sizes])
     low, high = np.quantile(values - values.mean(), [(1 - confidence) / 2, (1 + confidence) / 2])
-    value = statistic(np.arange(count))
+    value = statistic(np.ones((1, count), np.int64))[0]
     return float(value + low), float(value + high)
+
+
+def _resample(rng: np.random.Generator, resamples: int, count: int) -> np.ndarray:
+    """Return how often each sample is taken, BN, when as many are taken as there are."""
+    taken = (rng.integers(count, size=count) for _ in range(resamples))
+    return np.stack([np.bincount(rows, minlength=count) for rows in taken])

@@ -78,6 +78,15 @@ def test_parquet_gives_a_column_of_text(tmp_path: Path, codec: str) -> None:
         read(path, column="width")
 
 
+def test_a_parquet_file_says_which_row_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    broken = pa.array([b"one", b"\xff\xfe", b"three"]).view(pa.string())
+    pq.write_table(pa.table({"text": broken}), path)
+    with pytest.raises(BadCaptionsError, match=r"captions\.parquet, row 2: not UTF-8") as raised:
+        read(path)
+    assert raised.value.hint == "mend or remove that row"
+
+
 def test_json_lines_may_be_plain_strings(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     path.write_text('"one"\n\nnull\n{"prompt": "two", "seed": 3}\n')

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import (
+    DDPMScheduler,
+    DiffusionPipeline,
+    EDMDPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+)
 
 from core.errors import BadTeacherError
 from core.estimate import estimate_job
@@ -189,6 +196,27 @@ def test_parts_that_ask_for_code_are_refused(config: dict[str, Any], reason: str
 
 
 def test_a_teacher_that_predicts_the_picture_itself_is_refused() -> None:
-    check_scheduler_config({"prediction_type": "v_prediction"}, "teacher")
+    betas = {"beta_schedule": "scaled_linear"}
+    check_scheduler_config(betas | {"prediction_type": "v_prediction"}, "teacher")
     with pytest.raises(BadTeacherError, match="'sample'"):
-        check_scheduler_config({"prediction_type": "sample"}, "teacher")
+        check_scheduler_config(betas | {"prediction_type": "sample"}, "teacher")
+
+
+@pytest.mark.parametrize("scheduler", [EDMDPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler])
+def test_a_teacher_of_another_noise_process_is_refused(scheduler: type[Any]) -> None:
+    config = {"_class_name": scheduler.__name__, **scheduler().config}
+    with pytest.raises(BadTeacherError, match=f"a {scheduler.__name__}, has no schedule of betas"):
+        check_scheduler_config(config, "teacher")
+
+
+@pytest.mark.parametrize("scheduler", [DDPMScheduler, EulerDiscreteScheduler, LCMScheduler])
+def test_schedulers_over_betas_are_taken_whatever_their_class(scheduler: type[Any]) -> None:
+    check_scheduler_config(dict(scheduler().config), "teacher")
+
+
+@pytest.mark.parametrize("shift", [{"latents_mean": [0.1, 0, 0, 0]}, {"shift_factor": 0.1}])
+def test_a_teacher_whose_latents_are_shifted_is_refused(shift: dict[str, Any]) -> None:
+    plain = {"latents_mean": None, "shift_factor": None}
+    check_part_config(plain, "vae", "teacher")
+    with pytest.raises(BadTeacherError, match=f"teacher's vae shifts its latents .{next(iter(shift))}."):
+        check_part_config(plain | shift, "vae", "teacher")

@@ -1,12 +1,13 @@
 """Kernel distances against sums over all pairs, written out, and against closed forms."""
 
+from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
 import pytest
 
 from core.metrics import kernel
-from core.metrics.kernel import clip_mmd, kernel_inception_distance
+from core.metrics.kernel import clip_mmd, kernel_inception_distance, resampled_cmmd, resampled_kid
 
 
 def cubic(x: np.ndarray, y: np.ndarray) -> float:
@@ -64,3 +65,18 @@ def test_cmmd_of_two_opposite_points() -> None:
         2_000 * (1 - np.exp(-4 / 200))
     )
     assert clip_mmd(point, point) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("resampled", "plain"), [(resampled_kid, kernel_inception_distance), (resampled_cmmd, clip_mmd)]
+)
+def test_a_resample_is_the_distance_of_the_samples_that_it_takes(
+    resampled: Callable[..., np.ndarray], plain: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "ROWS_AT_ONCE", 4)
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(size=(2, 11, 3))
+    times_BN = np.stack([np.bincount(rng.integers(11, size=11), minlength=11) for _ in range(5)])
+    rows = [np.repeat(np.arange(11), times_N) for times_N in times_BN]
+    expected = [plain(first[taken], second[taken]) for taken in rows]
+    np.testing.assert_allclose(resampled(first, second, times_BN), expected, rtol=1e-9)
