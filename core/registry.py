@@ -216,6 +216,14 @@ def weight_files(component: Path) -> list[Path]:
     return [component / name for name in plain_weights(f"{component.parent.name}/{component.name}", names)]
 
 
+def has_weights(component: Path) -> bool:
+    """Tell whether a component has weights that `weight_files` returns."""
+    try:
+        return bool(weight_files(component))
+    except BadTeacherError:
+        return False
+
+
 def part_files(teacher: TeacherInfo) -> dict[str, list[Path]]:
     """Return the weight files of every part of a teacher but its U-Net."""
     names = ("text_encoder", "text_encoder_2", "vae")

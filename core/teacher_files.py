@@ -42,7 +42,7 @@ def choose_files(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
     BadTeacherError
         If a part has no safetensors weights.
     """
-    parts = [*_parts(index), *EVALUATION_PARTS]
+    parts = [*known_parts(index), *EVALUATION_PARTS]
     names = sorted(names)
     chosen = []
     for name in names:
@@ -78,7 +78,8 @@ def plain_weights(part: str, files: Sequence[str]) -> list[str]:
     return plain
 
 
-def _parts(index: Mapping[str, Any]) -> list[str]:
+def known_parts(index: Mapping[str, Any]) -> list[str]:
+    """Return which entries of an index are parts that a family's pipeline cannot do without."""
     known = {part for family in FAMILIES for part in family.parts} | {"scheduler"}
     return [name for name in index if name in known]
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def test_it_draws_what_the_evaluation_would_and_loads_each_model_once(
         for folder in ("a", "b"):
             assert torch.equal(pixels(tmp_path / folder / f"{position}.png"), expected_CHW.permute(1, 2, 0))
     assert not torch.equal(pixels(tmp_path / "a" / "0.png"), pixels(tmp_path / "a" / "1.png"))
+
+
+def test_a_teacher_and_its_student_are_drawn_without_optional_components_that_the_index_names(
+    studio: Studio, teachers_dir: Path, student_folder: Path, tmp_path: Path
+) -> None:
+    fetched = tmp_path / "fetched"
+    shutil.copytree(teachers_dir / "weights", fetched)
+    index = json.loads((fetched / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (fetched / "model_index.json").write_text(json.dumps(index | {"requires_safety_checker": True}))
+    drawings = [
+        DrawingRequest(teacher="s3://a/b", fetched_teacher=fetched, student=student, evaluation=HOW)
+        for student in (None, student_folder)
+    ]
+    lines = answers_of(studio, request_of(tmp_path / "a", *drawings))
+    assert [line["type"] for line in lines] == ["drawn", "drawn", "done"]
 
 
 def test_a_request_is_given_up_between_two_steps_and_the_next_one_drawn(
