@@ -230,6 +230,21 @@ def test_the_index_names_the_optional_components_that_are_there(
     assert pipeline("small cat", num_inference_steps=1, output_type="np").images.shape == (1, 32, 32, 3)
 
 
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "pytorch_model.bin"])
+def test_a_safety_checker_without_plain_safetensors_weights_is_left_out(
+    teacher: Teacher, checked_folder: Path, captions: CaptionSet, tmp_path: Path, name: str
+) -> None:
+    brought = without(checked_folder, tmp_path / "brought")
+    (brought / "safety_checker" / "model.safetensors").rename(brought / "safety_checker" / name)
+    teacher = replace(teacher, info=read_teacher(brought))
+    folder = export(teacher, student_of(teacher, "b-base"), captions, tmp_path)
+    assert find_loading_problems(folder) == []
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["safety_checker"] == [None, None]
+    assert index["requires_safety_checker"] is False
+    assert not (folder / "safety_checker").exists()
+
+
 @pytest.mark.parametrize(
     "entry", [["their_code", "SafetyChecker"], [], [None, "SafetyChecker"], ["stable_diffusion"]]
 )
