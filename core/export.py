@@ -21,7 +21,7 @@ from core.few_step_scheduler import write_few_step_scheduler
 from core.files import describe_files, replacing, write_json
 from core.model_card import NO_MID_BLOCK, write_model_card
 from core.original_names import original_names
-from core.registry import has_weights, read_json, safetensors_header, weight_files
+from core.registry import has_weights, read_json, unet_dtype, weight_files
 from core.spec import DistillationSpec, ExportSpec
 from core.teacher import Teacher
 from core.teacher_files import INDEX, LICENCE_FILES, known_parts
@@ -51,8 +51,7 @@ def as_exported(student: UNet2DConditionModel, teacher: Teacher) -> UNet2DCondit
 
 def stored_dtype(teacher: Teacher) -> torch.dtype:
     """Return the precision in which a teacher's U-Net lies on disk."""
-    header = safetensors_header(weight_files(teacher.info.path / "unet")[0])
-    return DTYPES[next(iter(header.values()))["dtype"]]
+    return DTYPES[unet_dtype(teacher.info.path)]
 
 
 def export_student(

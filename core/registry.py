@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 SAMPLED_BLOCKS = 16
 SAMPLED_BLOCK_BYTES = 65_536
 PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a folder does not say
+UNET_DTYPES = ("F32", "F16", "BF16")  # what a student can be saved in, by safetensors' names
 MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
 LARGEST = {"layers_per_block": 16, "transformer_layers_per_block": 100, "block_out_channels": 2**16}
 MAX_STAGES = 16
@@ -180,12 +181,14 @@ def read_teacher(path: Path) -> TeacherInfo:
     Raises
     ------
     BadTeacherError
-        If it is no pipeline of a known family, needs code of its own, or has no safetensors weights.
+        If it is no pipeline of a known family, needs code of its own, has no safetensors weights, or a U-Net
+        of a dtype that no student can be saved in.
     """
     configs = read_configs(path)
     for part in configs.family.parts:
         if (path / part).is_dir() and not part.startswith("tokenizer"):
             weight_files(path / part)
+    unet_dtype(path)
     about = read_json(path / "teacher.json") if (path / "teacher.json").is_file() else {}
     try:
         return TeacherInfo(
@@ -247,12 +250,42 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     if len(text) != length or not isinstance(header, dict):
         raise BadTeacherError(f"{path.name} is not a safetensors file")
     header.pop("__metadata__", None)
+    if not all(map(_describes_tensor, header.values())):
+        raise BadTeacherError(f"{path.name} is not a safetensors file: its header lacks dtypes and shapes")
     return header
+
+
+def unet_dtype(teacher: Path) -> str:
+    """Return the dtype, by safetensors' name, that the first tensor of a teacher's U-Net is stored in.
+
+    Raises
+    ------
+    BadTeacherError
+        If a tensor is of a dtype that no student can be saved in, or there is no tensor.
+    """
+    headers = map(safetensors_header, weight_files(teacher / "unet"))
+    dtypes = [tensor["dtype"] for header in headers for tensor in header.values()]
+    if not dtypes:
+        raise BadTeacherError(f"the weight files of {teacher.name}'s U-Net hold no tensor")
+    if unsupported := sorted(set(dtypes).difference(UNET_DTYPES)):
+        raise BadTeacherError(
+            f"{teacher.name}'s U-Net has weights stored as {', '.join(unsupported)}",
+            f"convert the U-Net's weights; supported: {', '.join(UNET_DTYPES)}",
+        )
+    return dtypes[0]
 
 
 def count_parameters(path: Path) -> int:
     """Return the number of values in a safetensors file."""
     return sum(math.prod(tensor["shape"]) for tensor in safetensors_header(path).values())
+
+
+def _describes_tensor(entry: Any) -> bool:
+    return isinstance(entry, dict) and (
+        isinstance(entry.get("dtype"), str)
+        and isinstance(entry.get("shape"), list)
+        and all(isinstance(size, int) for size in entry["shape"])
+    )
 
 
 def _revision(path: Path) -> str:
