@@ -14,6 +14,7 @@ from PIL import Image
 from core.artist import Artist
 from core.draw import DrawingRequest, Inbox, Request, Studio, load_student, serve
 from core.model_shelf import ModelShelf, weight_bytes
+from core.revisions import sampled_revision
 from core.spec import EvaluationSpec
 from core.student_choice import choose_student
 from core.student_weights import build_student
@@ -95,6 +96,16 @@ def test_a_teacher_and_its_student_are_drawn_without_optional_components_that_th
     ]
     lines = answers_of(studio, request_of(tmp_path / "a", *drawings))
     assert [line["type"] for line in lines] == ["drawn", "drawn", "done"]
+
+
+def test_a_job_of_an_earlier_release_is_drawn_with_the_teacher_that_its_result_names(
+    studio: Studio, teacher: Teacher, tmp_path: Path
+) -> None:
+    earlier = sampled_revision(teacher.info.path)
+    assert earlier != teacher.info.revision
+    drawing = DrawingRequest(teacher="emoji-64", teacher_revision=earlier, evaluation=HOW)
+    lines = answers_of(studio, request_of(tmp_path / "a", drawing))
+    assert [line["type"] for line in lines] == ["drawn", "done"]
 
 
 def test_a_request_is_given_up_between_two_steps_and_the_next_one_drawn(
