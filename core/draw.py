@@ -35,6 +35,8 @@ from core.frozen import load_frozen
 from core.logs import configure_from_environment
 from core.model_shelf import ModelShelf
 from core.optimisation import choose_precision
+from core.registry import TeacherInfo
+from core.revisions import sampled_revision
 from core.run import explain
 from core.spec import EvaluationSpec, TrainingSpec
 from core.stopping import Stopped
@@ -143,7 +145,7 @@ class Studio:
 
     def _models(self, wanted: DrawingRequest) -> tuple[Teacher, UNet2DConditionModel | None, float]:
         info = resolve_teacher(wanted.teacher, self.teachers, wanted.fetched_teacher)
-        if wanted.teacher_revision not in (None, info.revision):
+        if not _is_wanted(info, wanted.teacher_revision):
             raise BadTeacherError(
                 f"the teacher {wanted.teacher} on this worker is not the one that the job was done with",
                 "clone the job to distil the present one",
@@ -157,6 +159,11 @@ class Studio:
         folder = wanted.student
         student = self.shelf.take(str(folder), lambda: load_student(folder).to(self.device))
         return teacher.model, student.model, teacher.load_seconds + student.load_seconds
+
+
+def _is_wanted(teacher: TeacherInfo, revision: str | None) -> bool:
+    """Tell whether a teacher is the one of a job's result, which may be an earlier release's."""
+    return revision in (None, teacher.revision) or revision == sampled_revision(teacher.path)
 
 
 def load_student(folder: Path) -> UNet2DConditionModel:

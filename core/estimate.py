@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from core.device_rate import DeviceRate
 from core.exported_size import exported_unet_bytes, safetensors_size
-from core.registry import TeacherInfo, part_files, safetensors_header, weight_files
+from core.registry import TeacherInfo, part_files, unet_dtype
 from core.spec import (
     DistillationSpec,
     DrawnByCount,
@@ -100,7 +100,7 @@ def estimate_job(
     choice = choose_student(teacher.unet_config, spec.student, teacher.prompt_tokens)
     theirs = unet_layout(teacher.unet_config, prompt_tokens=teacher.prompt_tokens)
     ours = unet_layout(choice.config, prompt_tokens=teacher.prompt_tokens)
-    dtype = next(iter(safetensors_header(weight_files(teacher.path / "unet")[0]).values()))["dtype"]
+    dtype = unet_dtype(teacher.path)
     unet_bytes = safetensors_size(ours, dtype)
     drawn = _drawn_count(spec, caption_count)
     forward, training = _operations(spec, theirs, ours, drawn or 0)

@@ -3,7 +3,6 @@
 Axes: B batch, C channels, H W height and width, D embedding.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,15 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
+from core.errors import BadTeacherError, CoreError
 from core.frozen import load_frozen
+from core.registry import TeacherInfo, has_weights, read_json
 from core.teacher import Teacher
 
 FOLDER = "evaluation_clip"
 FOLDER_VARIABLE = "CONDENSER_EVALUATION_CLIP"
+CONFIG, PREPROCESSING = "config.json", "preprocessor_config.json"
+NORMALISATION = ("image_mean", "image_std")
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,42 @@ class EvaluationClip:
         return F.normalize(features.pooler_output, dim=-1)
 
 
-def find_evaluation_clip(teacher: Teacher, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the folder of the CLIP that judges a teacher's pictures; None if there is none."""
-    folder = teacher.info.path / FOLDER
-    if folder.is_dir():
-        return folder
+def find_evaluation_clip(teacher: TeacherInfo, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder of the CLIP that judges a teacher's pictures; None if there is none.
+
+    Raises
+    ------
+    BadTeacherError
+        If the teacher has one from which files are missing.
+    CoreError
+        If the teacher has none, and files are missing from the one that the environment names.
+    """
+    own = teacher.path / FOLDER
+    if own.is_dir():
+        if missing := _missing(own):
+            raise BadTeacherError(
+                f"{FOLDER} of the teacher {teacher.id} has no {' and no '.join(missing)}",
+                "complete the CLIP that judges the teacher's pictures, or take its folder away",
+            )
+        return own
     named = environment.get(FOLDER_VARIABLE)
-    return Path(named) if named else None
+    if not named:
+        return None
+    if missing := _missing(Path(named)):
+        raise CoreError(
+            f"{named}, which {FOLDER_VARIABLE} names, has no {' and no '.join(missing)}",
+            f"let {FOLDER_VARIABLE} name a CLIP's folder as transformers' save_pretrained writes it",
+        )
+    return Path(named)
+
+
+def _missing(folder: Path) -> list[str]:
+    """Return what a CLIP cannot be loaded without and its folder lacks."""
+    missing = [name for name in (CONFIG, PREPROCESSING) if not (folder / name).is_file()]
+    if PREPROCESSING not in missing:
+        told = read_json(folder / PREPROCESSING)
+        missing += [f"{setting} in {PREPROCESSING}" for setting in NORMALISATION if setting not in told]
+    return missing if has_weights(folder) else [*missing, "safetensors weights"]
 
 
 def load_evaluation_clip(
@@ -87,16 +119,16 @@ def load_evaluation_clip(
 
     A folder without a tokenizer of its own uses the teacher's.
     """
-    folder = find_evaluation_clip(teacher, environment)
+    folder = find_evaluation_clip(teacher.info, environment)
     if folder is None:
         return None
-    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    mean, std = (read_json(folder / PREPROCESSING)[setting] for setting in NORMALISATION)
     model = load_frozen(CLIPModel, folder).to(teacher.device)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     return EvaluationClip(
         model=model,
         tokenizer=CLIPTokenizer.from_pretrained(folder) if has_tokenizer else teacher.tokenizer,
         size=model.config.vision_config.image_size,
-        mean=settings["image_mean"],
-        std=settings["image_std"],
+        mean=mean,
+        std=std,
     )

@@ -106,6 +106,11 @@ def find_family(index: Mapping[str, Any], unet_config: Mapping[str, Any]) -> Fam
     )
 
 
+def parts_of(name: FamilyName) -> Mapping[str, str]:
+    """Return the class of each part that a family loads, by its folder."""
+    return next(family.parts for family in FAMILIES if family.name == name)
+
+
 def check_part_config(config: Mapping[str, Any], part: str, name: str) -> None:
     """Refuse a part whose own config asks for code or for a class that is not its family's.
 

@@ -16,6 +16,7 @@ import torch
 from core.evaluation_clip import EvaluationClip, find_evaluation_clip, load_evaluation_clip
 from core.inception import Inception, find_inception, load_inception
 from core.references import REFERENCE_FILES, References, load_references
+from core.registry import TeacherInfo
 from core.spec import EvaluationSpec
 from core.teacher import Teacher
 
@@ -73,8 +74,9 @@ class InceptionJudge:
         return told_by_clip | {"features": features_BD.numpy(), "probabilities": probability_BK.numpy()}
 
 
-def check_judge(evaluation: EvaluationSpec) -> None:
+def check_judge(teacher: TeacherInfo, evaluation: EvaluationSpec) -> None:
     """Raise at a job's start what would otherwise end it hours later: that its judge cannot be loaded."""
+    find_evaluation_clip(teacher)
     if evaluation.features == "inception":
         find_inception()
 
@@ -90,7 +92,7 @@ def load_judge(teacher: Teacher, evaluation: EvaluationSpec) -> Judge | None:
 
 def judge_identity(teacher: Teacher, evaluation: EvaluationSpec) -> list[list[str | int]]:
     """Return what changes, on one machine, with the files that the judge of `load_judge` is loaded from."""
-    clip = find_evaluation_clip(teacher)
+    clip = find_evaluation_clip(teacher.info)
     files = sorted(clip.rglob("*")) if clip else []
     files += [teacher.info.path / name for name in REFERENCE_FILES]
     if evaluation.features == "inception":

@@ -97,7 +97,7 @@ def run_job(job: Job) -> None:
     if ranks.is_first:
         ranks.wait()
     report_captions(captions, spec, events)
-    check_judge(spec.evaluation)
+    check_judge(info, spec.evaluation)
 
     events.phase("latents")
     precision = choose_precision(spec.training, ranks.device)

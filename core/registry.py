@@ -5,7 +5,6 @@ JSON files and the headers of safetensors files are read, so that the API proces
 list teachers and check students against them.
 """
 
-import hashlib
 import itertools
 import json
 import logging
@@ -13,7 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,16 @@ from core.families import (
     check_pipeline,
     check_scheduler_config,
     find_family,
+    parts_of,
 )
+from core.revisions import revision_of
 from core.teacher_files import plain_weights
 from core.unet_layout import check_unet
 
 logger = logging.getLogger(__name__)
 
-SAMPLED_BLOCKS = 16
-SAMPLED_BLOCK_BYTES = 65_536
 PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a folder does not say
+UNET_DTYPES = ("F32", "F16", "BF16")  # what a student can be saved in, by safetensors' names
 MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
 LARGEST = {"layers_per_block": 16, "transformer_layers_per_block": 100, "block_out_channels": 2**16}
 MAX_STAGES = 16
@@ -61,8 +61,6 @@ class TeacherInfo(BaseModel):
         Tokens that every prompt is padded to.
     licence
         The licence's short name, where ``teacher.json`` or the model card says so.
-    revision
-        A hash that changes with the teacher's configs and weights.
     title, description
         For people, where the folder has them.
     caption_set
@@ -78,10 +76,18 @@ class TeacherInfo(BaseModel):
     parameters: int
     prompt_tokens: int = PROMPT_TOKENS
     licence: str | None = None
-    revision: str
     title: str | None = None
     description: str | None = None
     caption_set: Path | None = None
+
+    @cached_property
+    def revision(self) -> str:
+        """A hash that changes with whatever is loaded of the teacher.
+
+        It is made when somebody asks: weights are read whole for it, which takes seconds for each teacher,
+        and most that ask for a teacher do not ask for this.
+        """
+        return revision_of(self.path, parts_of(self.family))
 
 
 def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
@@ -180,12 +186,14 @@ def read_teacher(path: Path) -> TeacherInfo:
     Raises
     ------
     BadTeacherError
-        If it is no pipeline of a known family, needs code of its own, or has no safetensors weights.
+        If it is no pipeline of a known family, needs code of its own, has no safetensors weights, or a U-Net
+        of a dtype that no student can be saved in.
     """
     configs = read_configs(path)
     for part in configs.family.parts:
         if (path / part).is_dir() and not part.startswith("tokenizer"):
             weight_files(path / part)
+    unet_dtype(path)
     about = read_json(path / "teacher.json") if (path / "teacher.json").is_file() else {}
     try:
         return TeacherInfo(
@@ -196,7 +204,6 @@ def read_teacher(path: Path) -> TeacherInfo:
             parameters=sum(map(count_parameters, weight_files(path / "unet"))),
             prompt_tokens=configs.prompt_tokens,
             licence=about.get("licence") or _licence_of_card(path / "README.md"),
-            revision=_revision(path),
             title=about.get("name"),
             description=about.get("description"),
             caption_set=_inside(path, about["caption_set"]) if "caption_set" in about else None,
@@ -214,6 +221,14 @@ def weight_files(component: Path) -> list[Path]:
     """
     names = [file.name for file in component.iterdir()] if component.is_dir() else []
     return [component / name for name in plain_weights(f"{component.parent.name}/{component.name}", names)]
+
+
+def has_weights(component: Path) -> bool:
+    """Tell whether a component has weights that `weight_files` returns."""
+    try:
+        return bool(weight_files(component))
+    except BadTeacherError:
+        return False
 
 
 def part_files(teacher: TeacherInfo) -> dict[str, list[Path]]:
@@ -239,7 +254,29 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     if len(text) != length or not isinstance(header, dict):
         raise BadTeacherError(f"{path.name} is not a safetensors file")
     header.pop("__metadata__", None)
+    if not all(map(_describes_tensor, header.values())):
+        raise BadTeacherError(f"{path.name} is not a safetensors file: its header lacks dtypes and shapes")
     return header
+
+
+def unet_dtype(teacher: Path) -> str:
+    """Return the dtype, by safetensors' name, that the first tensor of a teacher's U-Net is stored in.
+
+    Raises
+    ------
+    BadTeacherError
+        If a tensor is of a dtype that no student can be saved in, or there is no tensor.
+    """
+    headers = map(safetensors_header, weight_files(teacher / "unet"))
+    dtypes: list[str] = [tensor["dtype"] for header in headers for tensor in header.values()]
+    if not dtypes:
+        raise BadTeacherError(f"the weight files of {teacher.name}'s U-Net hold no tensor")
+    if unsupported := sorted(set(dtypes).difference(UNET_DTYPES)):
+        raise BadTeacherError(
+            f"{teacher.name}'s U-Net has weights stored as {', '.join(unsupported)}",
+            f"convert the U-Net's weights; supported: {', '.join(UNET_DTYPES)}",
+        )
+    return dtypes[0]
 
 
 def count_parameters(path: Path) -> int:
@@ -247,23 +284,12 @@ def count_parameters(path: Path) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in safetensors_header(path).values())
 
 
-def _revision(path: Path) -> str:
-    """Hash the JSON files whole, and of each weight file its size and blocks spread evenly over it.
-
-    Reading all of a large teacher at each listing would take seconds; other weights of the same shapes differ
-    in every block.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*/*.json")):
-        digest.update(file.relative_to(path).as_posix().encode() + file.read_bytes())
-    for file in sorted(path.glob("*/*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path).as_posix()} {size}".encode())
-        with file.open("rb") as weights:
-            for block in range(SAMPLED_BLOCKS):
-                weights.seek(block * max(size - SAMPLED_BLOCK_BYTES, 0) // (SAMPLED_BLOCKS - 1))
-                digest.update(weights.read(SAMPLED_BLOCK_BYTES))
-    return digest.hexdigest()
+def _describes_tensor(entry: Any) -> bool:
+    return isinstance(entry, dict) and (
+        isinstance(entry.get("dtype"), str)
+        and isinstance(entry.get("shape"), list)
+        and all(isinstance(size, int) for size in entry["shape"])
+    )
 
 
 def _check_part_configs(part: Path) -> None:

@@ -42,19 +42,23 @@ def choose_files(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
     BadTeacherError
         If a part has no safetensors weights.
     """
-    parts = [*_parts(index), *EVALUATION_PARTS]
+    parts = [*known_parts(index), *EVALUATION_PARTS]
     names = sorted(names)
     chosen = []
     for name in names:
         folder, _, file = name.rpartition("/")
-        patterns = PART_FILES if folder in parts else () if folder else (*ROOT_FILES, *ROOT_EXTRAS)
-        if any(fnmatchcase(file, pattern) for pattern in patterns) and not _is_pickle(file):
+        if (folder in parts and is_part_file(file)) or (not folder and _is_root_file(file)):
             chosen.append(name)
     for part in parts:
         files = [name.rpartition("/")[2] for name in names if name.rpartition("/")[0] == part]
         if files and not part.startswith(("tokenizer", "scheduler")):
             plain_weights(part, files)
-    return [name for name in chosen if not _is_variant(name)]
+    return chosen
+
+
+def is_part_file(file: str) -> bool:
+    """Tell whether a file in the folder of a part is one that the part is loaded from."""
+    return any(fnmatchcase(file, pattern) for pattern in PART_FILES) and not _is_variant(file)
 
 
 def plain_weights(part: str, files: Sequence[str]) -> list[str]:
@@ -78,9 +82,15 @@ def plain_weights(part: str, files: Sequence[str]) -> list[str]:
     return plain
 
 
-def _parts(index: Mapping[str, Any]) -> list[str]:
+def known_parts(index: Mapping[str, Any]) -> list[str]:
+    """Return which entries of an index are parts that a family's pipeline cannot do without."""
     known = {part for family in FAMILIES for part in family.parts} | {"scheduler"}
     return [name for name in index if name in known]
+
+
+def _is_root_file(file: str) -> bool:
+    names = (*ROOT_FILES, *ROOT_EXTRAS)
+    return any(fnmatchcase(file, pattern) for pattern in names) and not _is_pickle(file)
 
 
 def _is_pickle(file: str) -> bool:

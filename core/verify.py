@@ -9,13 +9,14 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.files import sha256
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
+LISTED = {"path": str, "size": int, "sha256": str}
 NOT_DATA = {".py", ".bin", ".pt", ".pth", ".ckpt", ".pkl"}  # code, or what can hold code
 
 
@@ -40,14 +41,17 @@ def find_problems(folder: Path) -> list[str]:
     """Return how a folder differs from its manifest: files missing, altered, or not listed."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-        listed = {file["path"]: file for file in manifest["files"]}
-        written_as = manifest["format"]
+        if (written_as := manifest["format"]) != FORMAT:
+            return [f"{MANIFEST_FILE} has format {written_as}, of which this version knows only {FORMAT}"]
+        listed = {file["path"]: file for file in map(_checked, manifest["files"])}
     except FileNotFoundError:
         return [f"there is no {MANIFEST_FILE}: is this a student's folder, unpacked?"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        return [f"{MANIFEST_FILE} is broken: it has no {error}"]
+    except OSError as error:
         return [f"{MANIFEST_FILE} cannot be read: {error}"]
-    if written_as != FORMAT:
-        return [f"{MANIFEST_FILE} has format {written_as}, of which this version knows only {FORMAT}"]
+    except (ValueError, TypeError, RecursionError) as error:
+        return [f"{MANIFEST_FILE} is broken: {error}"]
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     return [
         *(f"{path} is missing" for path in sorted(listed.keys() - present)),
@@ -71,6 +75,23 @@ def find_loading_problems(folder: Path) -> list[str]:
     except Exception as error:
         return [f"diffusers does not load it: {error}"]
     return []
+
+
+def _checked(file: Any) -> dict[str, Any]:
+    """Return what a manifest lists of a file, once it was found to be of the right types.
+
+    Raises
+    ------
+    ValueError
+        If it is not, or the path leads out of the folder.
+    """
+    if not isinstance(file, dict) or any(type(file.get(name)) is not of for name, of in LISTED.items()):
+        wanted = ", ".join(f"{name} ({of.__name__})" for name, of in LISTED.items())
+        raise ValueError(f"it lists {file!r:.200} instead of {wanted}")
+    path = PurePosixPath(file["path"])
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"it lists {file['path']!r:.200}, which is outside of the folder")
+    return file
 
 
 def _change(path: Path, listed: dict[str, Any]) -> str | None:

@@ -47,4 +47,4 @@ class Teacher(BaseModel):
         """Describe a registered teacher."""
         fields = teacher.model_dump(include=set(cls.model_fields))
         students = [{"student": preset} for preset in fitting_presets(teacher.unet_config)]
-        return cls.model_validate(fields | {"students": students})
+        return cls.model_validate(fields | {"revision": teacher.revision, "students": students})

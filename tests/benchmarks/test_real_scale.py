@@ -14,9 +14,7 @@ SD14_UNET = json.loads((Path(__file__).parents[1] / "core" / "sd14_unet_config.j
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> TeacherInfo:
-    return TeacherInfo(
-        id="t", path=tmp_path, family="sd1", unet_config=SD14_UNET, parameters=859_520_964, revision="r"
-    )
+    return TeacherInfo(id="t", path=tmp_path, family="sd1", unet_config=SD14_UNET, parameters=859_520_964)
 
 
 # FACTS: a sample of SD 1.4 to b-base costs 2,370 GFLOP, to c-micro 1,501.

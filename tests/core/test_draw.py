@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from core.artist import Artist
 from core.draw import DrawingRequest, Inbox, Request, Studio, load_student, serve
 from core.model_shelf import ModelShelf, weight_bytes
+from core.revisions import sampled_revision
 from core.spec import EvaluationSpec
 from core.student_choice import choose_student
 from core.student_weights import build_student
@@ -78,6 +80,32 @@ def test_it_draws_what_the_evaluation_would_and_loads_each_model_once(
         for folder in ("a", "b"):
             assert torch.equal(pixels(tmp_path / folder / f"{position}.png"), expected_CHW.permute(1, 2, 0))
     assert not torch.equal(pixels(tmp_path / "a" / "0.png"), pixels(tmp_path / "a" / "1.png"))
+
+
+def test_a_teacher_and_its_student_are_drawn_without_optional_components_that_the_index_names(
+    studio: Studio, teachers_dir: Path, student_folder: Path, tmp_path: Path
+) -> None:
+    fetched = tmp_path / "fetched"
+    shutil.copytree(teachers_dir / "weights", fetched)
+    index = json.loads((fetched / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (fetched / "model_index.json").write_text(json.dumps(index | {"requires_safety_checker": True}))
+    drawings = [
+        DrawingRequest(teacher="s3://a/b", fetched_teacher=fetched, student=student, evaluation=HOW)
+        for student in (None, student_folder)
+    ]
+    lines = answers_of(studio, request_of(tmp_path / "a", *drawings))
+    assert [line["type"] for line in lines] == ["drawn", "drawn", "done"]
+
+
+def test_a_job_of_an_earlier_release_is_drawn_with_the_teacher_that_its_result_names(
+    studio: Studio, teacher: Teacher, tmp_path: Path
+) -> None:
+    earlier = sampled_revision(teacher.info.path)
+    assert earlier != teacher.info.revision
+    drawing = DrawingRequest(teacher="emoji-64", teacher_revision=earlier, evaluation=HOW)
+    lines = answers_of(studio, request_of(tmp_path / "a", drawing))
+    assert [line["type"] for line in lines] == ["drawn", "done"]
 
 
 def test_a_request_is_given_up_between_two_steps_and_the_next_one_drawn(

@@ -1,6 +1,9 @@
-"""The exported folder: precisions, the single file, warnings, licences."""
+"""The exported folder: precisions, the single file, optional components, warnings, licences."""
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +11,21 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from core.captions import CaptionSet, prepare_captions
 from core.estimate import estimate_job
 from core.export import SINGLE_FILE, as_exported, export_student, export_warnings
 from core.model_card import NO_MID_BLOCK
 from core.original_names import PREFIX, original_names
+from core.registry import read_teacher
 from core.spec import DistillationSpec, derive_student
 from core.student_weights import build_student
 from core.students import student_rule
 from core.teacher import Teacher
+from core.teacher_files import choose_files
 from core.verify import find_loading_problems, find_problems
 
 COST = {"parameters": 1, "gmacs": 1.0, "milliseconds_per_picture": 1.0}
@@ -66,6 +73,39 @@ def export(
     grid = workdir / "grid.png"
     grid.write_bytes(b"a picture")
     return export_student(student, teacher, captions, spec, VALUES, grid, workdir)
+
+
+@pytest.fixture(scope="module")
+def checked_folder(teachers_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher with all that a published Stable Diffusion has: also a safety checker."""
+    folder = tmp_path_factory.mktemp("checked") / "weights"
+    shutil.copytree(teachers_dir / "weights", folder)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = shape | {"image_size": 32, "patch_size": 16}
+    config = CLIPConfig(text_config=shape, vision_config=vision, projection_dim=8)
+    StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
+    CLIPImageProcessor(size=32, crop_size=32).save_pretrained(folder / "feature_extractor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    index["requires_safety_checker"] = True
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def fetch(folder: Path, into: Path) -> Path:
+    """Copy what is fetched of a teacher in an object store."""
+    index = json.loads((folder / "model_index.json").read_text())
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    for name in choose_files(names, index):
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, into / name)
+    return into
+
+
+def without(folder: Path, into: Path, *components: str) -> Path:
+    shutil.copytree(folder, into, ignore=shutil.ignore_patterns(*components))
+    return into
 
 
 @pytest.mark.parametrize("preset", ["b-base", "c-tiny"])
@@ -156,3 +196,69 @@ def test_the_card_gives_scores_with_their_intervals(
     assert "| recall, captions seen as text only | 0.50 | 0.25 |" in card
     assert "| 5 steps, captions seen as text only | 10 | 0.3 | 5 | 0.4 (0.35 to 0.45) |" in card
     assert json.loads((folder / "manifest.json").read_text())["captions"]["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("bring", "shipped"),
+    [
+        (lambda folder, into: without(folder, into), {"safety_checker", "feature_extractor"}),
+        (fetch, set()),
+        (lambda folder, into: without(folder, into, "safety_checker", "feature_extractor"), set()),
+        (lambda folder, into: without(folder, into, "safety_checker"), {"feature_extractor"}),
+        (lambda folder, into: without(folder, into, "feature_extractor"), set()),
+    ],
+    ids=["whole", "fetched", "without both", "without the checker", "without what the checker needs"],
+)
+def test_the_index_names_the_optional_components_that_are_there(
+    teacher: Teacher,
+    checked_folder: Path,
+    captions: CaptionSet,
+    tmp_path: Path,
+    bring: Callable[[Path, Path], Path],
+    shipped: set[str],
+) -> None:
+    info = read_teacher(bring(checked_folder, tmp_path / "brought"))
+    folder = export(replace(teacher, info=info), student_of(teacher, "b-base"), captions, tmp_path)
+    assert find_problems(folder) == []
+    assert find_loading_problems(folder) == []
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    optional = ("safety_checker", "feature_extractor")
+    assert {name for name in optional if getattr(pipeline, name) is not None} == shipped
+    assert {name for name in optional if (folder / name).exists()} == shipped
+    assert pipeline.config.requires_safety_checker is ("safety_checker" in shipped)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("small cat", num_inference_steps=1, output_type="np").images.shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "pytorch_model.bin"])
+def test_a_safety_checker_without_plain_safetensors_weights_is_left_out(
+    teacher: Teacher, checked_folder: Path, captions: CaptionSet, tmp_path: Path, name: str
+) -> None:
+    brought = without(checked_folder, tmp_path / "brought")
+    (brought / "safety_checker" / "model.safetensors").rename(brought / "safety_checker" / name)
+    teacher = replace(teacher, info=read_teacher(brought))
+    folder = export(teacher, student_of(teacher, "b-base"), captions, tmp_path)
+    assert find_loading_problems(folder) == []
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["safety_checker"] == [None, None]
+    assert index["requires_safety_checker"] is False
+    assert not (folder / "safety_checker").exists()
+
+
+@pytest.mark.parametrize(
+    "entry", [["their_code", "SafetyChecker"], [], [None, "SafetyChecker"], ["stable_diffusion"]]
+)
+def test_an_optional_component_that_no_library_of_diffusers_has_is_left_out(
+    teacher: Teacher, checked_folder: Path, captions: CaptionSet, tmp_path: Path, entry: list[str | None]
+) -> None:
+    brought = without(checked_folder, tmp_path / "brought")
+    index = json.loads((brought / "model_index.json").read_text())
+    (tmp_path / "outside").mkdir()
+    changed = {"safety_checker": entry, "../outside": ["diffusers", "UNet2DConditionModel"]}
+    (brought / "model_index.json").write_text(json.dumps(index | changed))
+    teacher = replace(teacher, info=read_teacher(brought))
+    folder = export(teacher, student_of(teacher, "b-base"), captions, tmp_path)
+    assert find_loading_problems(folder) == []
+    written = json.loads((folder / "model_index.json").read_text())
+    assert written["safety_checker"] == written["../outside"] == [None, None]
+    assert not (folder / "safety_checker").exists()

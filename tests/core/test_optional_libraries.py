@@ -1,6 +1,8 @@
 """What needs a library or weights that a machine may not have says so in a person's words, and early."""
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -8,10 +10,13 @@ import pytest
 import torch
 
 from core import hub_captions, inception
-from core.errors import BadCaptionsError, CoreError
+from core.errors import BadCaptionsError, BadTeacherError, CoreError
+from core.evaluation_clip import FOLDER as CLIP_FOLDER
+from core.evaluation_clip import FOLDER_VARIABLE
 from core.hub_captions import read_hub
 from core.inception import WEIGHTS_VARIABLE, Inception, find_inception
 from core.judges import check_judge
+from core.registry import TeacherInfo, read_teacher
 from core.spec import EvaluationSpec, HubCaptions
 
 HUB = HubCaptions(dataset="someone/captions", column="text", limit=3)
@@ -84,11 +89,71 @@ def test_a_hub_set_without_the_column(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raised.value.hint == "its columns: text, url"
 
 
-def test_inception_is_missed_at_the_start_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_judge(EvaluationSpec())
+def test_inception_is_missed_at_the_start_of_a_job(
+    monkeypatch: pytest.MonkeyPatch, teacher_info: TeacherInfo
+) -> None:
+    check_judge(teacher_info, EvaluationSpec())
     installed(monkeypatch, inception, False)
     with pytest.raises(CoreError, match="torch-fidelity is not installed"):
-        check_judge(EvaluationSpec(features="inception"))
+        check_judge(teacher_info, EvaluationSpec(features="inception"))
+
+
+@pytest.fixture
+def clipless(teachers_dir: Path, tmp_path: Path) -> TeacherInfo:
+    ignored = shutil.ignore_patterns(CLIP_FOLDER)
+    return read_teacher(shutil.copytree(teachers_dir / "weights", tmp_path / "teacher", ignore=ignored))
+
+
+@pytest.mark.parametrize("features", ["clip", "inception"])
+def test_a_folder_that_is_no_clip_is_told_at_the_start_of_a_job(
+    monkeypatch: pytest.MonkeyPatch, clipless: TeacherInfo, tmp_path: Path, features: str
+) -> None:
+    folder = tmp_path / "clip"
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    with pytest.raises(CoreError) as raised:
+        check_judge(clipless, EvaluationSpec(features=features))
+    assert raised.value.message == (
+        f"{folder}, which CONDENSER_EVALUATION_CLIP names, has no config.json "
+        "and no preprocessor_config.json and no safetensors weights"
+    )
+    assert raised.value.reason == "internal_error"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "has no config.json"),
+        (lambda f: (f / "preprocessor_config.json").unlink(), "has no preprocessor_config.json"),
+        (
+            lambda f: (f / "preprocessor_config.json").write_text('{"image_std": [1, 1, 1]}'),
+            "has no image_mean in preprocessor_config.json",
+        ),
+        (lambda f: (f / "preprocessor_config.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "model.safetensors").rename(f / "model.bin"), "has no safetensors weights"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "model.fp16.safetensors"),
+            "has no safetensors weights",
+        ),
+    ],
+)
+def test_a_clip_that_is_not_whole_is_told_at_the_start_of_a_job(
+    monkeypatch: pytest.MonkeyPatch,
+    teacher_info: TeacherInfo,
+    clipless: TeacherInfo,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    message: str,
+) -> None:
+    elsewhere = shutil.copytree(teacher_info.path / CLIP_FOLDER, tmp_path / "clip")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(elsewhere))
+    check_judge(clipless, EvaluationSpec())
+    damage(elsewhere)
+    with pytest.raises(CoreError, match=message):
+        check_judge(clipless, EvaluationSpec())
+    shutil.copytree(elsewhere, clipless.path / CLIP_FOLDER)
+    with pytest.raises(BadTeacherError, match=message) as raised:
+        check_judge(clipless, EvaluationSpec())
+    assert CLIP_FOLDER in raised.value.message
 
 
 def test_inception_needs_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

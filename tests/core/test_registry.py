@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadTeacherError, UnknownTeacherError
-from core.registry import find_teacher, list_teachers, read_teacher
+from core.exported_size import VALUE_BYTES
+from core.registry import UNET_DTYPES, find_teacher, list_teachers, read_teacher
 from core.teacher import Teacher, load_teacher
 
 
@@ -62,12 +63,12 @@ def test_the_revision_follows_the_weights_and_not_the_place(copied: Path, teache
 def test_a_folder_is_read_again_only_when_a_file_of_it_changes(copied: Path) -> None:
     first = find_teacher("emoji-64", [copied])
     assert find_teacher("emoji-64", [copied]) is first
+    before = first.revision
     weights = copied / "weights" / "vae" / "diffusion_pytorch_model.safetensors"
     with weights.open("r+b") as file:
         file.seek(-4, 2)
         file.write(b"\x01\x02\x03\x04")
-    changed = find_teacher("emoji-64", [copied])
-    assert changed.revision != first.revision
+    assert find_teacher("emoji-64", [copied]).revision != before
     (copied / "weights" / "model_index.json").unlink()
     assert list_teachers([copied]) == []
 
@@ -155,8 +156,53 @@ def test_a_teacher_json_of_wrong_types_is_a_bad_teacher(copied: Path) -> None:
         read_teacher(copied / "weights")
 
 
-@pytest.mark.parametrize("content", [b"\xff" * 8 + b"{}", b"\x02" + bytes(7) + b"[]", b"", b"[" * 200_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff" * 8 + b"{}",
+        b"\x02" + bytes(7) + b"[]",
+        b"",
+        b"[" * 200_000,
+        *(
+            len(header).to_bytes(8, "little") + header
+            for header in (b'{"a": 1}', b'{"a": {"shape": [1]}}', b'{"a": {"dtype": "F32", "shape": ["1"]}}')
+        ),
+    ],
+)
 def test_a_hostile_weight_file_is_a_bad_teacher(copied: Path, content: bytes) -> None:
     (copied / "weights" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(content)
     with pytest.raises(BadTeacherError, match="is not a safetensors file"):
         read_teacher(copied / "weights")
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("float8_e4m3fn", "F8_E4M3"), ("float64", "F64")])
+@pytest.mark.parametrize("share", [1, 0.5])
+def test_a_u_net_of_a_dtype_that_no_student_can_be_saved_in_is_refused(
+    copied: Path, dtype: str, name: str, share: float
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = copied / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    for converted in sorted(weights)[: int(share * len(weights))]:
+        weights[converted] = weights[converted].to(getattr(torch, dtype))
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(BadTeacherError, match=f"weights's U-Net has weights stored as {name}$") as raised:
+        read_teacher(copied / "weights")
+    assert raised.value.hint == "convert the U-Net's weights; supported: F32, F16, BF16"
+    assert list_teachers([copied]) == []
+
+
+def test_a_u_net_without_a_tensor_is_refused(copied: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({}, copied / "weights" / "unet" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(BadTeacherError, match="hold no tensor"):
+        read_teacher(copied / "weights")
+
+
+def test_every_dtype_that_a_teacher_may_have_can_be_counted_and_saved() -> None:
+    from core.export import DTYPES
+
+    assert set(UNET_DTYPES) == set(DTYPES) == set(VALUE_BYTES)
