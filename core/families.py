@@ -87,7 +87,12 @@ def check_pipeline(index: Mapping[str, Any], name: str) -> None:
     if family is None:
         raise BadTeacherError(f"{name} is a {pipeline}, which cannot be distilled", SUPPORTED)
     for part, expected in family.parts.items():
-        library, found = _class_of(index, part) or (LIBRARIES[0], expected)
+        if part not in index:
+            continue
+        named = _class_of(index, part)
+        if named is None:
+            raise BadTeacherError(f"{name} goes without a {part}: its index says {index[part]}", SUPPORTED)
+        library, found = named
         if library not in LIBRARIES:
             raise BadTeacherError(
                 f"{name}'s {part} needs code of its own ({library}.{found}), which is never run", SUPPORTED
@@ -157,4 +162,6 @@ def check_scheduler_config(config: Mapping[str, Any], name: str) -> None:
 def _class_of(index: Mapping[str, Any], part: str) -> tuple[str, str] | None:
     """Return library and class of a part, or None where the index says nothing or that there is none."""
     entry = index.get(part)
-    return (str(entry[0]), str(entry[1])) if isinstance(entry, list) and entry[1] is not None else None
+    if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+        return None
+    return str(entry[0]), str(entry[1])

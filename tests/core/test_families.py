@@ -143,7 +143,10 @@ def test_a_job_goes_from_end_to_end_and_plain_diffusers_loads_the_student(
         )
 
 
-INDEX = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,8 @@ INDEX = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2D
         (INDEX | {"unet": ["diffusers", "UNetMotionModel"]}, "unet is a UNetMotionModel"),
         (INDEX | {"text_encoder": ["transformers", "T5EncoderModel"]}, "text_encoder is a T5EncoderModel"),
         (INDEX | {"tokenizer": ["transformers", "ChatGLMTokenizer"]}, "tokenizer is a ChatGLMTokenizer"),
+        (INDEX | {"vae": [None, None]}, "goes without a vae"),
+        (INDEX | {"vae": ["diffusers"]}, r"goes without a vae: its index says \['diffusers'\]"),
     ],
 )
 def test_other_pipelines_are_refused_with_the_reason_and_what_is_supported(
