@@ -58,7 +58,7 @@ def choose_files(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
 
 def is_part_file(file: str) -> bool:
     """Tell whether a file in the folder of a part is one that the part is loaded from."""
-    return any(fnmatchcase(file, pattern) for pattern in PART_FILES) and not _is_variant(file)
+    return _matches(file, PART_FILES) and not _is_variant(file)
 
 
 def plain_weights(part: str, files: Sequence[str]) -> list[str]:
@@ -89,12 +89,16 @@ def known_parts(index: Mapping[str, Any]) -> list[str]:
 
 
 def _is_root_file(file: str) -> bool:
-    names = (*ROOT_FILES, *ROOT_EXTRAS)
-    return any(fnmatchcase(file, pattern) for pattern in names) and not _is_pickle(file)
+    # A name such as LICENSE.bin is also a pickle's.
+    return _matches(file, (*ROOT_FILES, *ROOT_EXTRAS)) and not _is_pickle(file)
 
 
 def _is_pickle(file: str) -> bool:
-    return any(fnmatchcase(file.lower(), pattern) for pattern in PICKLES)
+    return _matches(file.lower(), PICKLES)
+
+
+def _matches(file: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in patterns)
 
 
 def _is_variant(name: str) -> bool:
