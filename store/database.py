@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import sqlalchemy
-from psycopg.errors import IdleInTransactionSessionTimeout
-from sqlalchemy import Engine, func, select
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
+from sqlalchemy import Engine, event, func, select
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
@@ -84,7 +85,7 @@ class Page(Generic[T]):
 
 def create_engine(settings: Settings) -> Engine:
     """Make the pool of connections of this process; it connects on first use."""
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         settings.database_url,
         connect_args=_CONNECT_ARGUMENTS,
         hide_parameters=True,  # an error's text goes into the log, and captions and keys must not
@@ -93,6 +94,14 @@ def create_engine(settings: Settings) -> Engine:
         max_overflow=_OVERFLOW,
         pool_timeout=10,
     )
+    event.listen(engine, "handle_error", _leave_a_standby)
+    return engine
+
+
+def _leave_a_standby(context: ExceptionContext) -> None:
+    """Connect anew, all of the pool, where a fail-over has made the server at the other end read-only."""
+    if isinstance(context.original_exception, ReadOnlySqlTransaction):
+        context.is_disconnect = True
 
 
 @dataclass(frozen=True)
@@ -135,9 +144,17 @@ def transaction(engine: Engine, *, tenant_id: str | None = None) -> Iterator[Ses
     except (OperationalError, InterfaceError, sqlalchemy.exc.TimeoutError) as error:
         raise UnavailableError(f"Postgres does not answer: {error.__class__.__name__}") from error
     except InternalError as error:
-        if not isinstance(error.orig, IdleInTransactionSessionTimeout):
-            raise
-        raise UnavailableError("Postgres ended a transaction in which nothing happened for long.") from error
+        raise _refusal(error) from error
+
+
+def _refusal(error: InternalError) -> Exception:
+    match error.orig:
+        case IdleInTransactionSessionTimeout():
+            return UnavailableError("Postgres ended a transaction in which nothing happened for long.")
+        case ReadOnlySqlTransaction():
+            return UnavailableError("This Postgres is read-only: another server has taken its place.")
+        case _:
+            return error
 
 
 def server_now(session: Session) -> datetime:

@@ -53,6 +53,8 @@ class Announcer:
                     announce(session, self._told, started_at=started_at, now=now)
             except UnavailableError as error:
                 logger.warning("no sign of life: %s", error.detail)
+            except Exception:  # an error that we did not foresee must not make a worker at work seem silent
+                logger.exception("no sign of life")
             self._over.wait(self._beat_seconds)
         try:
             with transaction(self._engine) as session:

@@ -83,3 +83,5 @@ class GenerationLease:
                 self.lost.set()
             except UnavailableError as error:  # the lease may outlast it; if not, the last write is refused
                 logger.warning("the lease is not extended: %s", error.detail)
+            except Exception:  # as above, whatever it is
+                logger.exception("the lease is not extended")

@@ -37,6 +37,22 @@ def test_a_transaction_that_postgres_tired_of_is_as_if_postgres_had_been_away(
         fall_asleep()
 
 
+def test_a_server_that_has_become_a_standby_is_as_if_postgres_had_been_away_and_is_left(
+    engine: Engine,
+) -> None:
+    def write(settings: str) -> int:
+        with transaction(engine) as session:
+            process: int = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            session.execute(text(settings))
+            session.execute(text("DELETE FROM jobs"))
+        return process
+
+    before = write("SELECT 1")
+    with pytest.raises(UnavailableError, match="read-only"):
+        write("SET LOCAL transaction_read_only = on")
+    assert write("SELECT 1") != before
+
+
 @pytest.fixture
 def go_on_after_an_error(engine: Engine) -> Callable[[], None]:
     """Makes a mistake, and another by not leaving the transaction."""
