@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
-from boto3.exceptions import S3UploadFailedError
+from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -229,11 +229,17 @@ class ObjectStore:
             return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
     def delete_keys(self, keys: list[str]) -> None:
-        """Delete objects; those that do not exist count as deleted."""
+        """Delete objects; those that do not exist count as deleted, and one that stays is a failure."""
         with failures_named():
             for start in range(0, len(keys), 1_000):
                 batch: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + 1_000]]
-                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+                answer = self._client.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}
+                )
+                if errors := answer.get("Errors"):
+                    raise UnavailableError(
+                        f"The object store did not delete {len(errors)} objects, first {errors[0]}."
+                    )
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete every object under a prefix, which must name a folder."""
@@ -366,6 +372,6 @@ def failures_named() -> Iterator[None]:
     """Raise `UnavailableError` where the server fails or refuses."""
     try:
         yield
-    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        learn_server_time(error.__context__ if isinstance(error, S3UploadFailedError) else error)
+    except (BotoCoreError, ClientError, Boto3Error) as error:
+        learn_server_time(error.__context__ if isinstance(error, Boto3Error) else error)
         raise UnavailableError(f"The object store failed: {error}") from error

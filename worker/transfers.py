@@ -38,7 +38,7 @@ class Transfer:
     name: str
     work: Callable[[], None]
     outdated_by: str | None = None
-    error: CondenserError | OSError | None = None
+    error: Exception | None = None
     finished: threading.Event = field(default_factory=threading.Event)
 
 
@@ -119,7 +119,7 @@ class Transfers:
             marks = [later.outdated_by for later in self._waiting]
         return transfer.outdated_by is not None and transfer.outdated_by in marks
 
-    def _repeat(self, transfer: Transfer) -> CondenserError | OSError | None:
+    def _repeat(self, transfer: Transfer) -> Exception | None:
         """Do a transfer until it succeeds; the error that ended it otherwise."""
         deadline = time.monotonic() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS
@@ -142,5 +142,10 @@ class Transfers:
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             except (CondenserError, OSError) as error:
                 self._logger.error("%s: failed: %s", transfer.name, error)
+                TRANSFERS.labels("failed").inc()
+                return error
+            except Exception as error:
+                # Whatever went wrong, those who wait for this transfer and the later ones must hear of it.
+                self._logger.exception("%s: failed", transfer.name)
                 TRANSFERS.labels("failed").inc()
                 return error

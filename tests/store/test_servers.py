@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -99,6 +102,55 @@ def test_a_store_that_refuses_or_is_away_is_unavailable(
     for action in (objects.ping, lambda: objects.upload_file(source, "a"), lambda: objects.list_keys("a")):
         with pytest.raises(UnavailableError):
             action()
+
+
+class HalfAServer(BaseHTTPRequestHandler):
+    """Breaks every download off, and refuses to delete anything in the way of S3: with a 200."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(b"x" * 1_000, sent=0)
+
+    def do_GET(self) -> None:
+        self._answer(b"x" * 1_000, sent=100)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        error = "<Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+        answer = f"<DeleteResult>{error}</DeleteResult>".encode()
+        self._answer(answer, sent=len(answer))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, body: bytes, *, sent: int) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"a"')
+        self.end_headers()
+        self.wfile.write(body[:sent])
+        self.close_connection = True
+
+
+@pytest.fixture
+def half_a_server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HalfAServer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_store_that_breaks_off_or_deletes_in_part_is_unavailable(
+    settings: Settings, tmp_path: Path, half_a_server: str
+) -> None:
+    objects = ObjectStore(settings.model_copy(update={"s3_endpoint_url": half_a_server}))
+    with pytest.raises(UnavailableError):
+        objects.download_file("a", tmp_path / "a", sha256="0" * 64)
+    with pytest.raises(UnavailableError, match=r"did not delete 1 objects, first .*AccessDenied"):
+        objects.delete_keys(["a", "b"])
 
 
 def test_a_database_that_is_away_is_unavailable(settings: Settings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from store.errors import CondenserError, LeaseLostError, UnavailableError
+from store.errors import LeaseLostError, UnavailableError
 from worker.job_log import JobLogger
 from worker.transfers import Transfer, Transfers
 
@@ -28,7 +28,7 @@ def transfers(logger: JobLogger) -> Iterator[Transfers]:
 class Flaky:
     """Work that fails as told before it succeeds."""
 
-    def __init__(self, *errors: CondenserError | OSError) -> None:
+    def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.calls = 0
 
@@ -45,14 +45,16 @@ def test_a_server_that_comes_back_is_waited_for(transfers: Transfers) -> None:
     assert (transfer.error, work.calls) == (None, 3)
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("gone"), LeaseLostError("lost")])
-def test_what_cannot_get_better_is_not_repeated(
-    transfers: Transfers, error: CondenserError | OSError
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("gone"), LeaseLostError("lost"), KeyError("that nobody thought of")]
+)
+def test_what_cannot_get_better_is_not_repeated_and_ends_no_other_transfer(
+    transfers: Transfers, error: Exception
 ) -> None:
     work = Flaky(error)
-    transfer = transfers.submit(Transfer("x", work))
-    assert transfer.finished.wait(10)
-    assert (transfer.error, work.calls) == (error, 1)
+    transfer, next_one = transfers.submit(Transfer("x", work)), transfers.submit(Transfer("y", Flaky()))
+    assert next_one.finished.wait(10)
+    assert (transfer.error, work.calls, next_one.error) == (error, 1, None)
     assert transfers.lease_lost.is_set() == isinstance(error, LeaseLostError)
 
 
