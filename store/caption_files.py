@@ -23,7 +23,7 @@ from store.models import TERMINAL_STATUSES, CaptionFile, Job, JobEvent
 from store.objects import StoredObject
 from store.quotas import NO_LIMITS, Quotas, check_upload
 from store.stored_bytes import count_bytes
-from store.unclaimed import announce, claim, give_up
+from store.unclaimed import announce, claim, give_up, hasten
 
 CAPTIONS_PREFIX = "captions/"
 
@@ -105,8 +105,12 @@ def finish_upload(
 
 
 def give_up_upload(session: Session, key: str, *, now: datetime) -> None:
-    """Let what a broken upload left be removed at once instead of a day later."""
-    give_up(session, key, now=now)
+    """Let what a broken upload left be removed at once instead of a day later.
+
+    An upload may break at the commit of `finish_upload`, which then has happened or not. If it has, the file
+    stays.
+    """
+    hasten(session, key, now=now)
 
 
 def get_caption_file(session: Session, file_id: str, *, tenant_id: str) -> CaptionFile:

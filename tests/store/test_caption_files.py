@@ -120,6 +120,27 @@ def test_a_file_that_there_is_no_room_for_is_refused_and_leaves_nothing(
         caption_files.begin_upload(session, tenant_id=OURS, now=now, quotas=quotas)
 
 
+def test_a_file_outlives_that_its_upload_is_given_up_when_its_commit_was_in_doubt(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile]
+) -> None:
+    file = keep()
+    with transaction(engine) as session:
+        caption_files.give_up_upload(session, file.key, now=now)
+        assert list(take_due(session, now=now + UPLOAD_ENDS)) == []
+
+
+def test_a_broken_upload_is_removed_at_once(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile]
+) -> None:
+    keep()
+    with transaction(engine) as session:
+        key = caption_files.begin_upload(session, tenant_id=OURS, now=now)
+    with transaction(engine) as session:
+        assert list(take_due(session, now=now)) == []
+        caption_files.give_up_upload(session, key, now=now)
+        assert list(take_due(session, now=now)) == [key]
+
+
 def test_an_upload_that_is_being_removed_cannot_be_finished(engine: Engine, now: datetime) -> None:
     with transaction(engine) as session:
         session.add(Tenant(id=OURS, name="ours"))
