@@ -45,6 +45,7 @@ from store.database import CONNECTIONS
 from store.errors import CondenserError
 from store.reconciler import run_reconciler
 from store.settings import Settings
+from store.sweeper import run_sweeper
 from store.webhook_sender import run_webhook_sender
 
 DESCRIPTION = """\
@@ -57,6 +58,7 @@ belongs to the key's tenant.
 Every error is a problem document (RFC 9457) with a stable `type` that names the field at fault and its
 allowed values. Lists come in pages: pass `next` as `after` while `has_more` is true.
 """
+SWEEPER_ENDS_SECONDS = 5.0
 CORS_REQUEST_HEADERS = [
     "Authorization",
     "Content-Type",
@@ -158,15 +160,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stop = threading.Event()
     reconciler = threading.Thread(
         target=run_reconciler,
-        args=(services.engine, services.objects, services.settings, stop, services.metrics.observe_pass),
+        args=(services.engine, services.settings, stop, services.metrics.observe_pass),
         name="reconciler",
     )
     sender = threading.Thread(
         target=run_webhook_sender, args=(services.engine, services.settings, stop), name="webhooks"
     )
+    # What it waits for may take minutes to fail, and may be broken off at any time.
+    sweeper = threading.Thread(
+        target=run_sweeper,
+        args=(services.engine, services.objects, services.settings, stop),
+        name="sweeper",
+        daemon=True,
+    )
     # More threads than connections would wait for one, and each other.
     anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
-    for thread in (reconciler, sender):
+    for thread in (reconciler, sender, sweeper):
         thread.start()
     try:
         with closing_on_signal() as closing:
@@ -179,4 +188,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stop.set()
         for thread in (reconciler, sender):
             await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(sweeper.join, SWEEPER_ENDS_SECONDS)
         services.close()

@@ -1,15 +1,13 @@
 """The caretaker that makes the job table true again: takes back jobs of lost workers, re-sends lost hints.
 
-It also ends jobs that are over their time, heeds requests that nobody else has, ends and deletes generations
-that nobody waits for, and lets `store.sweeper` clear the object store. One pass is a function of ``now``
-alone, so tests decide what has expired. Several processes may run it; an advisory lock lets one of them
-through at a time, and a pass that finds the lock taken does nothing. No transaction is open while the broker
-or the object store is spoken to.
+It also ends jobs that are over their time, heeds requests that nobody else has, and ends and deletes
+generations that nobody waits for. One pass is a function of ``now`` alone, so tests decide what has expired.
+Several processes may run it; an advisory lock lets one of them through at a time, and a pass that finds the
+lock taken does nothing. No transaction is open while the broker is spoken to.
 """
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,12 +22,10 @@ from store.idempotency import forget_expired
 from store.job_queries import is_due
 from store.jobs import end_over_time, requeue_expired, settle_requests
 from store.models import Job
-from store.objects import ObjectStore
+from store.passes import make_passes
 from store.queue import count_hints, send_generation_hint, send_job_hint
 from store.quotas import NO_LIMITS, Quotas, may_start
 from store.settings import Settings
-from store.stored_bytes import recount_bytes
-from store.sweeper import abort_stale_uploads, remove_deleted_jobs, remove_unclaimed_objects
 from store.webhook_deliveries import forget_old_deliveries
 from store.workers import forget_silent_workers
 
@@ -125,7 +121,6 @@ def unclaimed_jobs(
 
 def run_reconciler(
     engine: Engine,
-    objects: ObjectStore,
     settings: Settings,
     stop: threading.Event,
     observe: Callable[[Reconciled | None], None] = lambda _: None,
@@ -134,27 +129,13 @@ def run_reconciler(
 
     What each pass did is told to ``observe``.
     """
-    next_sweep = 0.0
-    while not stop.is_set():
-        try:
-            with transaction(engine) as session:
-                now = server_now(session)
-            done = reconcile_once(engine, settings, now)
-            observe(done)
-            if done is not None:
-                remove_deleted_jobs(engine, objects, now)
-                remove_unclaimed_objects(engine, objects, now)
-                if time.monotonic() >= next_sweep:
-                    abort_stale_uploads(objects, now)
-                    recount_bytes(engine)
-                    next_sweep = time.monotonic() + settings.sweep_seconds
-        except UnavailableError as error:
-            logger.warning("reconciler: %s", error.detail)
-        except Exception:
-            # This thread is what frees stuck jobs. An error that we did not foresee must not end it for
-            # the life of the process; it is logged with its traceback and the next pass starts afresh.
-            logger.exception("reconciler: the pass failed")
-        stop.wait(settings.reconcile_seconds)
+
+    def reconcile() -> None:
+        with transaction(engine) as session:
+            now = server_now(session)
+        observe(reconcile_once(engine, settings, now))
+
+    make_passes(reconcile, stop, name="reconciler", pause_seconds=settings.reconcile_seconds)
 
 
 def _count_queued(session: Session, now: datetime, quotas: Quotas) -> dict[str, int]:

@@ -1,18 +1,24 @@
 """Clears the object store: what deleted jobs and caption files left, and uploads that were broken off.
 
 Only what this very database names is removed. A key that it does not know is left alone: the bucket may be
-shared, or the database restored from an older backup.
+shared, or the database restored from an older backup. Several processes may clear the same: removing what is
+gone changes nothing.
 """
 
 import logging
+import threading
+import time
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
 
 from store.artifacts import JOBS_PREFIX, job_prefix
-from store.database import Engine, transaction
+from store.database import Engine, server_now, transaction
 from store.models import DeletedJob
 from store.objects import ObjectStore
+from store.passes import make_passes
+from store.settings import Settings
+from store.stored_bytes import recount_bytes
 from store.unclaimed import forget, take_due
 
 logger = logging.getLogger(__name__)
@@ -24,6 +30,28 @@ UPLOADS_ARE_BROKEN = timedelta(hours=24)
 """No upload takes that long."""
 
 _JOBS_A_PASS = 20
+
+
+def run_sweeper(engine: Engine, objects: ObjectStore, settings: Settings, stop: threading.Event) -> None:
+    """Clear the object store every ``reconcile_seconds`` until ``stop`` is set; the body of a thread.
+
+    Every ``sweep_seconds`` broken uploads are looked for, and what tenants store is counted anew. The thread
+    is not the reconciler's: a store that takes minutes to fail must not keep jobs with their dead workers.
+    """
+    next_look = 0.0
+
+    def sweep() -> None:
+        nonlocal next_look
+        with transaction(engine) as session:
+            now = server_now(session)
+        remove_deleted_jobs(engine, objects, now)
+        remove_unclaimed_objects(engine, objects, now)
+        if time.monotonic() >= next_look:
+            abort_stale_uploads(objects, now)
+            recount_bytes(engine)
+            next_look = time.monotonic() + settings.sweep_seconds
+
+    make_passes(sweep, stop, name="sweeper", pause_seconds=settings.reconcile_seconds)
 
 
 def remove_deleted_jobs(engine: Engine, objects: ObjectStore, now: datetime) -> list[str]:

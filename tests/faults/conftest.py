@@ -70,9 +70,7 @@ def own_environment(servers: OwnServers, tmp_path: Path) -> Iterator[dict[str, s
 def reconciler(workplace: Any) -> Iterator[threading.Thread]:
     """The reconciler as an API process runs it."""
     stop = threading.Event()
-    thread = threading.Thread(
-        target=run_reconciler, args=(workplace.engine, workplace.objects, workplace.settings, stop)
-    )
+    thread = threading.Thread(target=run_reconciler, args=(workplace.engine, workplace.settings, stop))
     thread.start()
     yield thread
     stop.set()

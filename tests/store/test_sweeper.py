@@ -1,5 +1,6 @@
 """What is cleared from the object store, and what is left alone."""
 
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,9 +9,16 @@ import pytest
 from sqlalchemy import Engine
 
 from store import jobs
-from store.database import transaction
+from store.database import server_now, transaction
 from store.objects import ObjectStore
-from store.sweeper import LATE_UPLOADS_END, UPLOADS_ARE_BROKEN, abort_stale_uploads, remove_deleted_jobs
+from store.settings import Settings
+from store.sweeper import (
+    LATE_UPLOADS_END,
+    UPLOADS_ARE_BROKEN,
+    abort_stale_uploads,
+    remove_deleted_jobs,
+    run_sweeper,
+)
 
 MINUTE = timedelta(minutes=1)
 
@@ -46,6 +54,29 @@ def test_a_deleted_job_loses_its_objects_and_late_ones_too(
     assert remove_deleted_jobs(engine, object_store, late) == [deleted]
     assert object_store.list_keys("jobs/") == others
     assert remove_deleted_jobs(engine, object_store, late) == []
+
+
+def test_the_thread_clears_up_and_stops(
+    engine: Engine,
+    settings: Settings,
+    object_store: ObjectStore,
+    queued: Callable[[], str],
+    put: Callable[[str], None],
+    eventually: Callable[[Callable[[], object]], object],
+) -> None:
+    deleted = queued()
+    put(f"jobs/{deleted}/attempts/1/file")
+    with transaction(engine) as session:
+        jobs.delete_job(session, job_id=deleted, now=server_now(session))
+    stop = threading.Event()
+    fast = settings.model_copy(update={"reconcile_seconds": 0.02})
+    thread = threading.Thread(target=run_sweeper, args=(engine, object_store, fast, stop))
+    thread.start()
+    try:
+        eventually(lambda: object_store.list_keys("jobs/") == [])
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_only_uploads_that_were_broken_off_long_ago_are_given_up(

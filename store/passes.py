@@ -1,0 +1,34 @@
+"""Work that is done again and again in a thread of its own, as long as the process lives."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from store.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+def make_passes(work: Callable[[], None], stop: threading.Event, *, name: str, pause_seconds: float) -> None:
+    """Do some work, whatever becomes of it, until ``stop`` is set; the body of a thread.
+
+    Parameters
+    ----------
+    work
+        One pass. Where it fails the next one starts afresh.
+    stop
+        Ends the passes.
+    name
+        What the work is called in the log.
+    pause_seconds
+        Between the end of a pass and the next one.
+    """
+    while not stop.is_set():
+        try:
+            work()
+        except UnavailableError as error:
+            logger.warning("%s: %s", name, error.detail)
+        except Exception:
+            # An error that we did not foresee must not end the passes for the life of the process.
+            logger.exception("%s: the pass failed", name)
+        stop.wait(pause_seconds)
