@@ -21,6 +21,7 @@ from store.models import PHASES, Artifact, ArtifactKind, Job, MetricPoint
 from store.progress import overall_progress
 from store.step_wishes import STEP_WISHES, StepWish
 from store.stored_bytes import count_bytes
+from store.unclaimed import give_up
 
 StopWish = Literal["cancel", "max_runtime", "pause"]
 """Why the holder of a lease shall stop."""
@@ -195,6 +196,9 @@ def add_artifacts(
 ) -> None:
     """Record uploaded files, all or none, and tell of them with one event.
 
+    With a checkpoint beyond those of earlier attempts the job has all attempts before it again: workers may
+    die in a long job as long as it gets further.
+
     Parameters
     ----------
     session
@@ -221,16 +225,40 @@ def add_artifacts(
         .returning(Artifact.size)
     ).all()
     count_bytes(session, job.tenant_id, sum(added))
-    if not added or event is None:
+    if not added:
         return
-    job = _update(session, job_id, lease_token, {"last_sequence": Job.last_sequence + 1}, now=now)
-    insert_events(session, job, [event], now=now)
+    changes: dict[str, Any] = {}
+    if job.attempts_used and _advances(session, job, artifacts):
+        changes["attempts_used"] = 0
+    if event is not None:
+        changes["last_sequence"] = Job.last_sequence + 1
+    if changes:
+        job = _update(session, job_id, lease_token, changes, now=now)
+    if event is not None:
+        insert_events(session, job, [event], now=now)
+
+
+def _advances(session: Session, job: Job, artifacts: Sequence[NewArtifact]) -> bool:
+    """Whether files are a checkpoint beyond all that earlier attempts left to go on from."""
+    steps = [file["step"] or 0 for file in artifacts if file["kind"] == "checkpoint_file"]
+    before = select(func.max(Artifact.step)).where(
+        Artifact.job_id == job.id,
+        Artifact.kind == "checkpoint_file",
+        Artifact.attempt > job.scratch_attempt,
+        Artifact.attempt < job.attempt,
+    )
+    return bool(steps) and max(steps) > (session.scalar(before) or 0)
 
 
 def forget_checkpoints(
-    session: Session, *, job_id: str, lease_token: int, steps_by_attempt: Sequence[tuple[int, int]]
+    session: Session,
+    *,
+    job_id: str,
+    lease_token: int,
+    steps_by_attempt: Sequence[tuple[int, int]],
+    now: datetime,
 ) -> None:
-    """Delete the rows of checkpoints, given as (attempt, step), before their files are deleted."""
+    """Delete the rows of checkpoints, given as (attempt, step); the sweeper removes their files."""
     job = lock_under_lease(session, job_id, lease_token)
     freed = 0
     for attempt, step in steps_by_attempt:
@@ -242,9 +270,11 @@ def forget_checkpoints(
                 Artifact.attempt == attempt,
                 Artifact.step == step,
             )
-            .returning(Artifact.size)
+            .returning(Artifact.size, Artifact.key)
         )
-        freed += sum(session.scalars(deleted.execution_options(synchronize_session=False)))
+        for size, key in session.execute(deleted.execution_options(synchronize_session=False)):
+            freed += size
+            give_up(session, key, now=now)
     count_bytes(session, job.tenant_id, -freed)
 
 

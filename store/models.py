@@ -190,7 +190,8 @@ class Job(OfTenant, Base):
     """One distillation job.
 
     ``attempt`` counts how often a worker took the job and names the folder of its files; ``attempts_used``
-    counts the attempts that ended in a crash; ``lease_token`` fences off every worker but the latest.
+    counts the attempts that ended in a crash since the job last got further, as its checkpoints tell;
+    ``lease_token`` fences off every worker but the latest.
     ``events_position`` is the byte of the attempt's event file up to which events are recorded.
     ``runtime_s`` is how long the attempts before the present one ran, which began at ``claimed_at``; a retry
     starts the count anew. Checkpoints of attempts up to ``scratch_attempt`` are not continued from.

@@ -190,7 +190,9 @@ class Settings(BaseSettings):
         default=120, gt=0, description="What a trainer has to write a checkpoint: from SIGTERM to SIGKILL."
     )
     upload_patience_seconds: float = Field(default=3_600, gt=0, description="Retries while S3 is away.")
-    max_attempts: int = Field(default=3, ge=1, description="Attempts that may crash before a job fails.")
+    max_attempts: int = Field(
+        default=3, ge=1, description="Attempts that may crash before a job fails, unless they get further."
+    )
     cache_max_bytes: int = Field(
         default=100 * 2**30, ge=0, description="A worker's caches; what was not used for longest goes first."
     )

@@ -349,6 +349,7 @@ class Attempt:
         are recorded by the move that ends the job.
         """
         if isinstance(event, CheckpointEvent):
+            self._files.hold_checkpoint(event)
             work = partial(self._files.store_checkpoint, event)
             self._transfers.submit(Transfer(f"store {event.path}", work, outdated_by="checkpoint"))
         elif isinstance(event, SampleEvent):

@@ -5,6 +5,7 @@ all files they speak of are stored, under the lease. Keys lie under the attempt'
 was given up cannot replace a file of its successor.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ class AttemptFiles:
         self._work_dir = work_dir
         self._clock = clock
         self._logger = logger
+        self._held = work_dir / "held"
         self._stored: dict[str, StoredObject] = {}
 
     def restore_checkpoint(self) -> None:
@@ -76,16 +78,41 @@ class AttemptFiles:
                 self._logger.info("resumes from step %d of attempt %d", checkpoint.step, checkpoint.attempt)
                 return
 
+    def hold_checkpoint(self, event: CheckpointEvent) -> None:
+        """Keep a checkpoint for `store_checkpoint`: the trainer removes its old ones, however slow the store.
+
+        It is held by hard links, which take no room until the trainer has removed it. Where they cannot be
+        made it is sent from the trainer's own folder, if it is still there by then.
+        """
+        held = self._held / event.path
+        if held.exists():
+            return
+        try:
+            shutil.copytree(self._work_dir / event.path, held, copy_function=os.link)
+        except OSError as error:  # copytree's own error, too
+            self._logger.warning("%s cannot be held for its upload: %s", event.path, error)
+            shutil.rmtree(held, ignore_errors=True)
+
     def store_checkpoint(self, event: CheckpointEvent) -> None:
         """Send a checkpoint, then drop those that are no longer needed."""
-        folder = self._work_dir / event.path
+        self._release_outdated(event)
+        root = self._held if (self._held / event.path).exists() else self._work_dir
+        folder = root / event.path
         files = files_of(folder)
-        stored = self._upload([(path, "checkpoint_file") for path in files], step=event.step)
-        # The trainer removes its old checkpoints: what was half gone must not pass for a whole one.
+        stored = self._upload([(path, "checkpoint_file") for path in files], step=event.step, root=root)
+        # What was half gone must not pass for a whole one.
         if not files or files != files_of(folder):
             raise FileNotFoundError(f"{event.path} was removed before it could be stored")
         self._record(stored, NewEvent("checkpoint", {"step": event.step, "path": event.path}))
+        shutil.rmtree(self._held / event.path, ignore_errors=True)
         self._drop_old_checkpoints()
+
+    def _release_outdated(self, event: CheckpointEvent) -> None:
+        """Give up the older checkpoints that are held: transfers keep their order, so none is yet to come."""
+        held = self._held / event.path
+        for other in held.parent.glob("*"):
+            if other.name < held.name:
+                shutil.rmtree(other, ignore_errors=True)
 
     def store_sample(self, event: SampleEvent) -> None:
         """Send a picture."""
@@ -117,13 +144,17 @@ class AttemptFiles:
         self._record(self._upload(files), None)
 
     def _upload(
-        self, files: Sequence[tuple[Path, ArtifactKind]], *, step: int | None = None
+        self,
+        files: Sequence[tuple[Path, ArtifactKind]],
+        *,
+        step: int | None = None,
+        root: Path | None = None,
     ) -> list[NewArtifact]:
-        """Send files that were not sent before."""
+        """Send files that were not sent before, named from a root, which is the work folder by default."""
         prefix = attempt_prefix(self._claim.job_id, self._claim.attempt)
         artifacts: list[NewArtifact] = []
         for path, kind in files:
-            name = path.relative_to(self._work_dir).as_posix()
+            name = path.relative_to(root or self._work_dir).as_posix()
             if name not in self._stored:
                 with monitoring.upload_timed(path.stat().st_size):
                     self._stored[name] = self._objects.upload_file(path, prefix + name)
@@ -160,5 +191,5 @@ class AttemptFiles:
                 job_id=self._claim.job_id,
                 lease_token=self._claim.lease_token,
                 steps_by_attempt=[(checkpoint.attempt, checkpoint.step) for checkpoint in old],
+                now=self._clock(session),
             )
-        self._objects.delete_keys([file.key for checkpoint in old for file in checkpoint.files])

@@ -5,6 +5,7 @@ its attempt runs. A cache entry is kept as long as an attempt that was there whe
 work folder still.
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Iterator
@@ -43,11 +44,15 @@ def remove_dead_work(engine: Engine, work_dir: Path) -> list[Path]:
     dead = [folder for folder in folders if (folder.parent.name, folder.name) not in running]
     for folder in dead:
         logger.warning("removing %s, whose attempt is over", folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    for job_folder in {folder.parent for folder in dead}:
-        if not any(job_folder.iterdir()):
-            job_folder.rmdir()
+        remove_work(folder)
     return dead
+
+
+def remove_work(folder: Path) -> None:
+    """Remove the work folder of an attempt, and the job's once no attempt is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another attempt of the job has its folder there
+        folder.parent.rmdir()
 
 
 def oldest_work(work_dir: Path) -> float | None:

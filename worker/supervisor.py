@@ -22,7 +22,7 @@ from worker import monitoring
 from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Outcome
-from worker.housekeeping import oldest_work, remove_dead_work, trim_cache
+from worker.housekeeping import oldest_work, remove_dead_work, remove_work, trim_cache
 from worker.inputs import InputFetcher
 from worker.job_log import JobLogger
 from worker.trainer import CommandBuilder, core_command
@@ -120,7 +120,7 @@ class Supervisor:
             monitoring.ATTEMPTS.labels(outcome).inc()
         finally:
             # Everything worth keeping is in the object store; what is not cannot be told from damage.
-            shutil.rmtree(work_dir, ignore_errors=True)
+            remove_work(work_dir)
         attempt_logger.info("ended: %s", outcome)
         return outcome
 

@@ -18,6 +18,7 @@ from store.leases import NewArtifact, Report, add_artifacts, forget_checkpoints,
 from store.metrics import list_metric_names, list_metric_points
 from store.models import PHASES, ArtifactKind
 from store.progress import PHASE_SHARES, overall_progress
+from store.unclaimed import take_due
 
 MakeClaim = Callable[[], Claim]
 
@@ -220,7 +221,7 @@ def test_the_checkpoint_to_resume_from_is_the_latest_attempts_newest(
     with transaction(engine) as session:
         found = list_checkpoints(session, claim.job_id)
         assert [(c.attempt, c.step, len(c.files)) for c in found] == [(1, 2, 2), (1, 1, 2)]
-        forget_checkpoints(
-            session, job_id=claim.job_id, lease_token=claim.lease_token, steps_by_attempt=[(1, 2)]
-        )
+        keys = sorted(file.key for file in found[0].files)
+        forget_checkpoints(session, **lease(claim, now), steps_by_attempt=[(1, 2)])
         assert [c.step for c in list_checkpoints(session, claim.job_id)] == [1]
+        assert take_due(session, now=now) == keys

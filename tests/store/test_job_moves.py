@@ -81,9 +81,7 @@ def stale_writes(claim: Claim, now: datetime) -> dict[str, Callable[..., object]
         "heartbeat": lambda s: heartbeat(s, **lease, lease_seconds=60),
         "events": lambda s: record_events(s, **lease, events=[event], position=10),
         "artifact": lambda s: add_artifacts(s, **lease, artifacts=[artifact], event=event),
-        "checkpoints": lambda s: forget_checkpoints(
-            s, job_id=claim.job_id, lease_token=claim.lease_token, steps_by_attempt=[(1, 1)]
-        ),
+        "checkpoints": lambda s: forget_checkpoints(s, **lease, steps_by_attempt=[(1, 1)]),
         "succeed": lambda s: jobs.finish_succeeded(s, **lease, result={}),
         "fail": lambda s: jobs.finish_failed(s, **lease, ending=Ending("diverged", "m")),
         "out of memory": lambda s: jobs.release_after_out_of_memory(
@@ -189,6 +187,27 @@ def test_a_release_uses_no_attempt_up_and_crashes_do(engine: Engine, queued: Mak
     assert (job.reason, job.message, job.attempts_used) == ("trainer_crashed", "died", 3)
     reasons = [t.reason for t in job.transitions if t.status == "queued"]
     assert reasons == [None, *["worker_stopped", "trainer_crashed"] * 2, "worker_stopped"]
+
+
+@pytest.mark.parametrize(("steps", "used"), [([10, 20, 30], [0, 0, 0]), ([10, 10, 10], [0, 1, 2])])
+def test_an_attempt_that_got_further_than_those_before_gives_all_attempts_back(
+    engine: Engine, queued: MakeJob, now: datetime, steps: list[int], used: list[int]
+) -> None:
+    job_id = queued()
+    for attempt, step in enumerate(steps):
+        with transaction(engine) as session:
+            claim = jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=60)
+            assert claim is not None
+        lease = {"job_id": job_id, "lease_token": claim.lease_token, "now": now}
+        file = NewArtifact(
+            path="checkpoints/m", kind="checkpoint_file", step=step, key=f"{attempt}", size=1, sha256="0" * 64
+        )
+        with transaction(engine) as session:
+            add_artifacts(session, **lease, artifacts=[file], event=None)
+        assert read(engine, job_id).attempts_used == used[attempt]
+        with transaction(engine) as session:
+            status = jobs.release_after_crash(session, **lease, message="died", max_attempts=3)
+        assert status == ("failed" if used[attempt] == 2 else "queued")
 
 
 def test_the_last_event_of_every_ending_ends_the_job(

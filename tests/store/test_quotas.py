@@ -175,7 +175,7 @@ def test_bytes_are_counted_as_files_come_and_go(
         add_artifacts(session, **lease(claim), artifacts=[file("log", 3)], event=None, now=now)
     assert stored(engine) == {"default": 43}
     with transaction(engine) as session:
-        forget_checkpoints(session, **lease(claim), steps_by_attempt=[(1, 1), (1, 7)])
+        forget_checkpoints(session, **lease(claim), steps_by_attempt=[(1, 1), (1, 7)], now=now)
     assert stored(engine) == {"default": 23}
 
     submit(engine, spec, now, Quotas(bytes_stored=24))

@@ -19,6 +19,7 @@ from store.database import server_now, transaction
 from store.jobs import claim_job, request_cancel, request_pause, requeue_expired, resume_job, retry_job
 from store.metrics import list_metric_points
 from store.step_wishes import request_at_step
+from store.sweeper import remove_unclaimed_objects
 
 AtStep = Callable[[str, int], int]
 Eventually = Callable[..., Any]
@@ -68,7 +69,7 @@ def test_a_job_that_goes_well_leaves_its_student(workplace: Any) -> None:
     assert kinds == {"student_archive", "student_file", "checkpoint_file", "sample", "log", "result"}
     recorded = sorted(artifact.key for artifact in artifacts)
     assert recorded == workplace.objects.list_keys(attempt_prefix(job_id, 1))
-    assert not (workplace.settings.work_dir / job_id / "1").exists()
+    assert list(workplace.settings.work_dir.iterdir()) == []
 
 
 def test_only_the_newest_two_checkpoints_are_kept(workplace: Any, at_step: AtStep) -> None:
@@ -80,6 +81,9 @@ def test_only_the_newest_two_checkpoints_are_kept(workplace: Any, at_step: AtSte
     with transaction(workplace.engine) as session:
         checkpoints = list_checkpoints(session, job_id)
     assert [checkpoint.step for checkpoint in checkpoints] == [5, 4]
+    with transaction(workplace.engine) as session:
+        now = server_now(session)
+    remove_unclaimed_objects(workplace.engine, workplace.objects, now)
     stored = [key for key in workplace.objects.list_keys(f"jobs/{job_id}/") if "/checkpoints/" in key]
     assert stored == sorted(file.key for checkpoint in checkpoints for file in checkpoint.files)
 
