@@ -18,15 +18,21 @@ from pydantic import BaseModel, ValidationError
 from client.connections import AsyncConnection, Connection
 from client.errors import ApiUnreachableError, MalformedKeyError, error_of
 from client.models import Page, Problem
+from client.patience import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, Patience
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 STORE_SECONDS = 300.0  # after the last byte of an upload the service may still be passing it on
-PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
-LONGEST_PAUSE_SECONDS = 30.0
 PAGE = 200
 # Our own first try, given up as lost, may still be at work on the other side.
 FIRST_REQUEST_IN_PROGRESS = "urn:condenser:problem:request_in_progress"
+# The service itself, or what stands before it while it is restarted.
+AWAY = {
+    httpx.codes.BAD_GATEWAY,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+    httpx.codes.TOO_MANY_REQUESTS,
+}
 
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
 
@@ -114,7 +120,7 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         answer_seconds: float = ANSWER_SECONDS,
-        once: bool = False,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> httpx.Response:
         """Send a request until it is answered.
 
@@ -130,8 +136,8 @@ class Transport:
             Beside the usual ones.
         answer_seconds
             Longest time until an answer.
-        once
-            Never send it a second time.
+        patience_seconds
+            How long to pause between tries, all in all; with 0 it is never sent a second time.
 
         Raises
         ------
@@ -148,7 +154,7 @@ class Transport:
             headers=dict(headers or {}),
             timeout=httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS)),
         )
-        return await self._answer(lambda: self.connection.send(request), once=once)
+        return await self._answer(lambda: self.connection.send(request), patience_seconds)
 
     async def upload(
         self,
@@ -184,22 +190,29 @@ class Transport:
         return await self._answer(send)
 
     async def _answer(
-        self, send: Callable[[], Awaitable[httpx.Response]], *, once: bool = False
+        self, send: Callable[[], Awaitable[httpx.Response]], patience_seconds: float = PATIENCE_SECONDS
     ) -> httpx.Response:
         """Send until there is an answer that will stay the same."""
-        for pause in (None,) if once else (*PAUSES_SECONDS, None):
+        patience = Patience(self.connection, patience_seconds)
+        while True:
             try:
                 response = await send()
             except httpx.TransportError as error:
-                if pause is None:
-                    raise ApiUnreachableError(f"{self.base_url} does not answer: {error}") from error
-                await self.connection.pause(pause)
+                failure = self.absence(error)
+                if not await patience.pause(failure):
+                    raise ApiUnreachableError(failure) from error
                 continue
-            if pause is None or not _may_change(response):
+            if not _may_change(response):
                 break
-            await self.connection.pause(max(pause, _retry_after(response)))
+            reason = f"{response.status_code} {response.reason_phrase}"
+            if not await patience.pause(self.absence(reason), _retry_after(response)):
+                break
         raise_for_problem(response)
         return response
+
+    def absence(self, reason: object) -> str:
+        """Say that the service is away."""
+        return f"{self.base_url} does not answer: {reason}"
 
     @asynccontextmanager
     async def stream(
@@ -239,7 +252,7 @@ def _may_change(response: httpx.Response) -> bool:
     """Tell whether the same request may be answered otherwise a little later."""
     if response.status_code == httpx.codes.CONFLICT:
         return _problem_of(response).type == FIRST_REQUEST_IN_PROGRESS
-    return response.status_code in {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}
+    return response.status_code in AWAY
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -22,7 +22,7 @@ class AsyncKeys:
         body: dict[str, Any] = {"name": name, "scopes": sorted(scopes)}
         if expires_at is not None:
             body["expires_at"] = expires_at.isoformat()
-        answer = await self._transport.request("POST", "/keys", body=body, once=True)
+        answer = await self._transport.request("POST", "/keys", body=body, patience_seconds=0)
         return CreatedKey.model_validate(answer.json())
 
     def iterate(self) -> AsyncIterator[KeyState]:
