@@ -17,6 +17,14 @@ class MalformedKeyError(ClientError):
     """What was given as an API key cannot be sent as one."""
 
 
+class MalformedAddressError(ClientError):
+    """What was given as the service's address is none."""
+
+
+class UnexpectedAnswerError(ClientError):
+    """Something answered in the service's place: a page to sign in, another server, a redirect."""
+
+
 class ApiUnreachableError(ClientError):
     """The service did not answer, however often it was asked."""
 

@@ -12,10 +12,11 @@ import httpx
 from client.errors import ApiUnreachableError, RateLimitedError, UnavailableError
 from client.models import Event
 from client.patience import LONG_PATIENCE_SECONDS, Patience
-from client.transport import Transport
+from client.transport import Transport, media_type_of, unexpected
 
 # The service sends a comment every 15 s; a stream that is silent for longer is dead.
 SILENCE_SECONDS = 60.0
+EVENT_STREAM = "text/event-stream"
 
 
 async def stream_events(transport: Transport, path: str, after: int) -> AsyncIterator[Event]:
@@ -25,14 +26,18 @@ async def stream_events(transport: Transport, path: str, after: int) -> AsyncIte
     ------
     ApiUnreachableError
         If the service stays away for ten minutes.
+    UnexpectedAnswerError
+        If something else answers in its place.
     """
     patience = Patience(transport.connection, LONG_PATIENCE_SECONDS)
     while True:
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        headers = {"Accept": EVENT_STREAM, "Last-Event-ID": str(after)}
         try:
             async with transport.stream(path, headers=headers, silence_seconds=SILENCE_SECONDS) as response:
                 if response.status_code == httpx.codes.NO_CONTENT:
                     return
+                if media_type_of(response) != EVENT_STREAM:
+                    raise unexpected(response)
                 patience.renew()  # though nothing may happen for days before it breaks again
                 async for event in parse_events(transport.connection.lines(response)):
                     after = event.sequence

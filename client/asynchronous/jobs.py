@@ -14,7 +14,7 @@ from client.event_stream import stream_events
 from client.models import Event, JobState, Page, RemoteFile, StoredFile, WeightsFormat
 from client.notebook import job_html, newest_grid
 from client.patience import PATIENCE_SECONDS, patience_within
-from client.transport import ANSWER_SECONDS, Transport
+from client.transport import ANSWER_SECONDS, Transport, model_of
 from core.spec import DistillationSpec
 
 GLANCE_SECONDS = 3.0
@@ -83,7 +83,7 @@ class AsyncJob(AsyncResource[JobState]):
         answer = await self._transport.request(
             "POST", self._path(move), parameters=parameters, headers=headers
         )
-        self._state = JobState.model_validate(answer.json())
+        self._state = model_of(JobState, answer)
         return self
 
     async def artifacts(self) -> list[StoredFile]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from client.models import CreatedKey, KeyState, Page
-from client.transport import Transport
+from client.transport import Transport, model_of
 
 
 class AsyncKeys:
@@ -23,7 +23,7 @@ class AsyncKeys:
         if expires_at is not None:
             body["expires_at"] = expires_at.isoformat()
         answer = await self._transport.request("POST", "/keys", body=body, patience_seconds=0)
-        return CreatedKey.model_validate(answer.json())
+        return model_of(CreatedKey, answer)
 
     def iterate(self) -> AsyncIterator[KeyState]:
         """Yield all keys, revoked ones too, the newest first."""

@@ -8,7 +8,7 @@ import httpx
 
 from client.patience import PATIENCE_SECONDS, patience_within
 from client.resources import Resource, State
-from client.transport import ANSWER_SECONDS, Transport, tell
+from client.transport import ANSWER_SECONDS, Transport, model_of, tell
 
 LONG_POLL_SECONDS = 30.0
 
@@ -70,7 +70,7 @@ class AsyncResource(Resource[State]):
             patience_seconds=patience_seconds,
         )
         if answer.status_code != httpx.codes.NOT_MODIFIED:
-            self._state = type(self._state).model_validate(answer.json())
+            self._state = model_of(type(self._state), answer)
 
     def _path(self, part: str = "") -> str:
         return f"/{self.collection}/{self.state.id}" + (f"/{part}" if part else "")

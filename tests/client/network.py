@@ -15,6 +15,9 @@ def answer(status: str, body: str = "", media_type: str = "text/html") -> bytes:
 
 BAD_GATEWAY = answer("502 Bad Gateway", "<html>502 Bad Gateway</html>")
 GATEWAY_TIMEOUT = answer("504 Gateway Time-out", "<html>504 Gateway Time-out</html>")
+SIGN_IN = answer("200 OK", "<html>Sign in</html>")
+ANOTHER_SERVICE = answer("200 OK", '{"hello": "world"}', "application/json")
+REDIRECT = answer("302 Found").replace(b"\r\n\r\n", b"\r\nLocation: https://sso.example/in\r\n\r\n")
 # A stream that opens and breaks before anything has happened.
 CUT_STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

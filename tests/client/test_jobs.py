@@ -15,6 +15,7 @@ from client import (
     JobFailedError,
     NotFoundError,
     UnavailableError,
+    UnexpectedAnswerError,
     WaitTimeoutError,
 )
 from client.asynchronous.jobs import AsyncJob
@@ -23,7 +24,15 @@ from client.connections import BlockingConnection
 from core.spec import DistillationSpec, InlineCaptions
 from store.endings import Ending, ending_of
 from tests.client.conftest import Worker
-from tests.client.network import BAD_GATEWAY, CUT_STREAM, GATEWAY_TIMEOUT, relay_to
+from tests.client.network import (
+    ANOTHER_SERVICE,
+    BAD_GATEWAY,
+    CUT_STREAM,
+    GATEWAY_TIMEOUT,
+    REDIRECT,
+    SIGN_IN,
+    relay_to,
+)
 
 NOBODY = "http://127.0.0.1:9"
 SPEC = {"teacher": "tiny", "captions": {"kind": "inline", "texts": ["cat", "dog"]}}
@@ -321,6 +330,33 @@ def test_a_stream_of_a_job_that_waits_may_break_as_often_as_it_likes(
         events = iterate(AsyncJob(hasty(relay.url)._transport, job.state).events())
         assert [event.data["status"] for event in events] == ["queued", "cancelled"]
     assert max(HastyConnection.pauses) < 1
+
+
+@pytest.mark.parametrize("strange", [SIGN_IN, ANOTHER_SERVICE, REDIRECT])
+def test_what_is_not_the_services_answer_is_not_taken_for_it(
+    strange: bytes, api_url: str, api_key: str, condenser: Condenser
+) -> None:
+    job = condenser.jobs.create(SPEC).cancel()
+    with relay_to(api_url) as relay, Condenser(relay.url, api_key) as behind_relay:
+        there = behind_relay.jobs.get(job.id)
+        calls: list[Callable[[], object]] = [
+            there.refresh,
+            there.wait,
+            there.retry,
+            lambda: list(there.events()),
+            behind_relay.teachers.list,
+            lambda: behind_relay.jobs.create(SPEC),
+        ]
+        calls += [there.delete] if strange != ANOTHER_SERVICE else []  # which may well have deleted something
+        for call in calls:
+            relay.interrupt()
+            relay.answers = [strange]
+            with pytest.raises(
+                UnexpectedAnswerError, match=rf"{relay.url}/.* does not answer as the service"
+            ):
+                call()
+            assert relay.answers == []
+    assert job.refresh().status == "cancelled"
 
 
 def test_several_submissions_with_one_key_make_one_job(condenser: Condenser) -> None:
