@@ -34,6 +34,7 @@ from client.errors import (
     RateLimitedError,
     UnauthenticatedError,
     UnavailableError,
+    UnexpectedAnswerError,
     UploadError,
     WaitTimeoutError,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "Teacher",
     "UnauthenticatedError",
     "UnavailableError",
+    "UnexpectedAnswerError",
     "UploadError",
     "WaitTimeoutError",
 ]

@@ -190,7 +190,7 @@ def check_service(address: Address) -> Iterator[Finding]:
         with httpx.Client(base_url=url, timeout=ANSWER_SECONDS, trust_env=not goes_direct(url)) as http:
             ready, described = http.get("/readyz"), http.get("/openapi.json")
             release = described.raise_for_status().json()["info"]["version"]
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
         advice = "see whether it runs there, and whether this machine reaches it"
         yield Finding("service", "wrong", f"{url} does not answer as one: {error!r}", advice)
         return

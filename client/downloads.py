@@ -11,10 +11,12 @@ import httpx
 from client.archives import unpack
 from client.errors import DirectoryTakenError, DownloadError
 from client.models import RemoteFile
+from client.patience import Patience
 from client.transport import CONNECT_SECONDS, Transport, tell
 
-TRIES = 4
-BLOCK_BYTES = 2**20
+# Whole downloads of the wrong content; the first may have gone on from a broken remainder.
+MOST_SPOILT = 4
+BLOCK_BYTES = 2**16  # a block that is cut off is fetched again
 SILENCE_SECONDS = 60.0
 MANIFEST = "manifest.json"
 
@@ -94,24 +96,34 @@ def _is_replaceable(directory: Path) -> bool:
 
 async def _fetch(transport: Transport, find: Find, target: Path, on_progress: Progress | None) -> Path:
     """Fetch into a file that is named by its content, so that a later call can go on with it."""
-    failure: Exception | None = None
-    for _ in range(TRIES):
+    patience, spoilt = Patience(transport.connection), 0
+    while True:
         file = await find()
         part = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
+        had = _size(part)
         try:
             await _continue(transport, file, part, on_progress)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            failure = error
-            continue
-        if await transport.connection.offload(partial(_sha256, part)) == file.sha256:
-            return part
-        part.unlink()
-        failure = DownloadError("the content does not have the SHA-256 that the service announced")
-    raise DownloadError(f"the student could not be downloaded: {failure}") from failure
+            failure: Exception = error
+            if _size(part) > had:
+                patience.renew()
+        else:
+            if await transport.connection.offload(partial(_sha256, part)) == file.sha256:
+                return part
+            part.unlink()
+            failure = DownloadError("the content does not have the SHA-256 that the service announced")
+            spoilt += 1
+        told = f"the student could not be downloaded: {failure}"
+        if spoilt == MOST_SPOILT or not await patience.pause(told):
+            raise DownloadError(told) from failure
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 async def _continue(transport: Transport, file: RemoteFile, part: Path, on_progress: Progress | None) -> None:
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     if have == file.size:
         return
     if have > file.size:

@@ -17,6 +17,14 @@ class MalformedKeyError(ClientError):
     """What was given as an API key cannot be sent as one."""
 
 
+class MalformedAddressError(ClientError):
+    """What was given as the service's address is none."""
+
+
+class UnexpectedAnswerError(ClientError):
+    """Something answered in the service's place: a page to sign in, another server, a redirect."""
+
+
 class ApiUnreachableError(ClientError):
     """The service did not answer, however often it was asked."""
 
@@ -68,7 +76,7 @@ class RateLimitedError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """The service is up, but a server that it depends on is not."""
+    """The service is not there behind what stands before it, or a server that it depends on is not."""
 
 
 class JobFailedError(ClientError):
@@ -132,7 +140,9 @@ _CLASSES: dict[int, type[ApiError]] = {
     http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE: InvalidRequestError,
     http.HTTPStatus.UNPROCESSABLE_ENTITY: InvalidRequestError,
     http.HTTPStatus.TOO_MANY_REQUESTS: RateLimitedError,
+    http.HTTPStatus.BAD_GATEWAY: UnavailableError,
     http.HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
+    http.HTTPStatus.GATEWAY_TIMEOUT: UnavailableError,
 }
 
 

@@ -11,10 +11,12 @@ import httpx
 
 from client.errors import ApiUnreachableError, RateLimitedError, UnavailableError
 from client.models import Event
-from client.transport import PAUSES_SECONDS, Transport
+from client.patience import LONG_PATIENCE_SECONDS, Patience
+from client.transport import Transport, media_type_of, unexpected
 
 # The service sends a comment every 15 s; a stream that is silent for longer is dead.
 SILENCE_SECONDS = 60.0
+EVENT_STREAM = "text/event-stream"
 
 
 async def stream_events(transport: Transport, path: str, after: int) -> AsyncIterator[Event]:
@@ -23,25 +25,28 @@ async def stream_events(transport: Transport, path: str, after: int) -> AsyncIte
     Raises
     ------
     ApiUnreachableError
-        If the service stays away.
+        If the service stays away for ten minutes.
+    UnexpectedAnswerError
+        If something else answers in its place.
     """
-    failures = 0
+    patience = Patience(transport.connection, LONG_PATIENCE_SECONDS)
     while True:
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        headers = {"Accept": EVENT_STREAM, "Last-Event-ID": str(after)}
         try:
             async with transport.stream(path, headers=headers, silence_seconds=SILENCE_SECONDS) as response:
                 if response.status_code == httpx.codes.NO_CONTENT:
                     return
+                if media_type_of(response) != EVENT_STREAM:
+                    raise unexpected(response)
+                patience.renew()  # though nothing may happen for days before it breaks again
                 async for event in parse_events(transport.connection.lines(response)):
-                    failures = 0
                     after = event.sequence
                     yield event
             # The service ended the stream: for good if the next answer says so, as it does of an ended job.
         except (httpx.TransportError, UnavailableError, RateLimitedError) as error:
-            if failures == len(PAUSES_SECONDS):
-                raise ApiUnreachableError(f"{transport.base_url} does not answer: {error}") from error
-            await transport.connection.pause(PAUSES_SECONDS[failures])
-            failures += 1
+            failure = transport.absence(error)
+            if not await patience.pause(failure):
+                raise ApiUnreachableError(failure) from error
 
 
 async def parse_events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:

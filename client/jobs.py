@@ -40,7 +40,7 @@ class Job(Resource[JobState]):
         on_progress: Callable[[Self], object] | None = None,
         timeout_seconds: float | None = None,
     ) -> Self:
-        """Wait until the job has succeeded.
+        """Wait until the job has succeeded, also while the service is away for ten minutes at most.
 
         Parameters
         ----------
@@ -55,6 +55,8 @@ class Job(Resource[JobState]):
             If the job fails or is cancelled.
         WaitTimeoutError
             If the time is over; the job goes on.
+        ApiUnreachableError, UnavailableError
+            If the service stays away.
         """
         listener = None if on_progress is None else lambda _: on_progress(self)
         run(self._job.wait(listener, timeout_seconds))

@@ -15,18 +15,33 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.connections import AsyncConnection, Connection
-from client.errors import ApiUnreachableError, MalformedKeyError, error_of
+from client.connections import AsyncConnection, Connection, goes_direct
+from client.errors import (
+    ApiUnreachableError,
+    MalformedAddressError,
+    MalformedKeyError,
+    UnexpectedAnswerError,
+    error_of,
+)
 from client.models import Page, Problem
+from client.patience import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, Patience
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 STORE_SECONDS = 300.0  # after the last byte of an upload the service may still be passing it on
-PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
-LONGEST_PAUSE_SECONDS = 30.0
 PAGE = 200
 # Our own first try, given up as lost, may still be at work on the other side.
 FIRST_REQUEST_IN_PROGRESS = "urn:condenser:problem:request_in_progress"
+# The service itself, or what stands before it while it is restarted.
+AWAY = {
+    httpx.codes.BAD_GATEWAY,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+    httpx.codes.TOO_MANY_REQUESTS,
+}
+
+HIGHEST_PORT = 65_535
+JSON = "application/json"
 
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
 
@@ -50,6 +65,7 @@ class Transport:
     def __init__(
         self, base_url: str, api_key: str | None = None, connect: type[Connection] = AsyncConnection
     ) -> None:
+        _check_address(base_url)
         api_key = (api_key or "").strip()
         if not _VISIBLE.fullmatch(api_key):
             # Sent all the same it would be refused in words that repeat it.
@@ -76,7 +92,7 @@ class Transport:
 
     async def read(self, model: type[Model], path: str, **options: Any) -> Model:
         """Read a resource."""
-        return model.model_validate((await self.request("GET", path, **options)).json())
+        return model_of(model, await self.request("GET", path, **options))
 
     async def items(
         self,
@@ -103,7 +119,7 @@ class Transport:
         """Make something; a request that gets lost is sent again and still makes it only once."""
         headers = {"Idempotency-Key": f'"{idempotency_key or uuid.uuid4()}"'}
         answer = await self.request("POST", path, body=dict(body), headers=headers)
-        return model.model_validate(answer.json())
+        return model_of(model, answer)
 
     async def request(
         self,
@@ -114,7 +130,7 @@ class Transport:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         answer_seconds: float = ANSWER_SECONDS,
-        once: bool = False,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> httpx.Response:
         """Send a request until it is answered.
 
@@ -130,8 +146,8 @@ class Transport:
             Beside the usual ones.
         answer_seconds
             Longest time until an answer.
-        once
-            Never send it a second time.
+        patience_seconds
+            How long to pause between tries, all in all; with 0 it is never sent a second time.
 
         Raises
         ------
@@ -139,6 +155,8 @@ class Transport:
             If the service refuses the request.
         ApiUnreachableError
             If it cannot be reached.
+        UnexpectedAnswerError
+            If something else answers in its place.
         """
         request = self.connection.build(
             method,
@@ -148,7 +166,7 @@ class Transport:
             headers=dict(headers or {}),
             timeout=httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS)),
         )
-        return await self._answer(lambda: self.connection.send(request), once=once)
+        return await self._answer(lambda: self.connection.send(request), patience_seconds)
 
     async def upload(
         self,
@@ -184,22 +202,30 @@ class Transport:
         return await self._answer(send)
 
     async def _answer(
-        self, send: Callable[[], Awaitable[httpx.Response]], *, once: bool = False
+        self, send: Callable[[], Awaitable[httpx.Response]], patience_seconds: float = PATIENCE_SECONDS
     ) -> httpx.Response:
         """Send until there is an answer that will stay the same."""
-        for pause in (None,) if once else (*PAUSES_SECONDS, None):
+        patience = Patience(self.connection, patience_seconds)
+        while True:
             try:
                 response = await send()
             except httpx.TransportError as error:
-                if pause is None:
-                    raise ApiUnreachableError(f"{self.base_url} does not answer: {error}") from error
-                await self.connection.pause(pause)
+                failure = self.absence(error)
+                if not await patience.pause(failure):
+                    raise ApiUnreachableError(failure) from error
                 continue
-            if pause is None or not _may_change(response):
+            if not _may_change(response):
                 break
-            await self.connection.pause(max(pause, _retry_after(response)))
+            reason = f"{response.status_code} {response.reason_phrase}"
+            if not await patience.pause(self.absence(reason), _retry_after(response)):
+                break
         raise_for_problem(response)
+        _raise_for_stranger(response)
         return response
+
+    def absence(self, reason: object) -> str:
+        """Say in one line that the service is away."""
+        return f"{self.base_url} does not answer: {reason}".replace("\n", ": ")
 
     @asynccontextmanager
     async def stream(
@@ -221,6 +247,66 @@ async def tell(listener: Callable[..., object] | None, *news: Any) -> None:
             await told
 
 
+def _check_address(url: str) -> None:
+    """Raise if a URL cannot be the service's address."""
+    try:
+        parts = httpx.URL(url)
+        goes_direct(url)
+        is_sound = parts.scheme in {"http", "https"} and parts.host and (parts.port or 0) <= HIGHEST_PORT
+        why = "" if is_sound else ": it wants http:// or https://, a host, and a port up to 65535 if any"
+    except (httpx.InvalidURL, ValueError) as error:
+        why = f": {error}"
+    if why:
+        raise MalformedAddressError(
+            f"{url!r} is not the address of a service{why}. "
+            "Write it as http://127.0.0.1:8000 (--url, CONDENSER_URL)"
+        )
+
+
+def model_of(model: type[Model], response: httpx.Response) -> Model:
+    """Read what the service answered.
+
+    Raises
+    ------
+    UnexpectedAnswerError
+        If it is something else.
+    """
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise unexpected(response) from error
+
+
+def media_type_of(response: httpx.Response) -> str:
+    """Return what an answer says that it is."""
+    return str(response.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+
+
+def unexpected(response: httpx.Response) -> UnexpectedAnswerError:
+    """Make the error of an answer that is not the service's."""
+    leads = f", which leads to {response.headers['Location']}" if response.has_redirect_location else ""
+    return UnexpectedAnswerError(
+        f"{_address_of(response)} does not answer as the service does: {response.status_code} "
+        f"{response.reason_phrase}, {media_type_of(response) or 'of no type'}{leads}. Another server may "
+        "listen there, or a page to sign in stand before it: open it in a browser, and see whether the "
+        "address (--url, CONDENSER_URL) is right"
+    )
+
+
+def _address_of(response: httpx.Response) -> httpx.URL:
+    return response.url.copy_with(query=None)
+
+
+def _raise_for_stranger(response: httpx.Response) -> None:
+    """Raise if a success is not the service's: it answers JSON or nothing, and redirects to weights alone."""
+    if response.has_redirect_location:
+        is_ours = "X-Content-Sha256" in response.headers
+    else:
+        is_ours = not response.content or media_type_of(response) in {JSON, ""}
+    if not is_ours:
+        raise unexpected(response)
+
+
 def raise_for_problem(response: httpx.Response) -> None:
     """Raise the typed error of an answer that refuses the request."""
     if response.is_error:
@@ -232,14 +318,18 @@ def _problem_of(response: httpx.Response) -> Problem:
         return Problem.model_validate_json(response.content)
     except ValidationError:
         # Something between us and the service answered in its own words.
-        return Problem(status=response.status_code, title=response.reason_phrase or "The request failed")
+        title = f"{response.status_code} {response.reason_phrase}".strip()
+        detail = (
+            f"{_address_of(response)} answered so, and not in the service's words: see whether it runs there"
+        )
+        return Problem(status=response.status_code, title=title, detail=detail)
 
 
 def _may_change(response: httpx.Response) -> bool:
     """Tell whether the same request may be answered otherwise a little later."""
     if response.status_code == httpx.codes.CONFLICT:
         return _problem_of(response).type == FIRST_REQUEST_IN_PROGRESS
-    return response.status_code in {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}
+    return response.status_code in AWAY
 
 
 def _retry_after(response: httpx.Response) -> float:

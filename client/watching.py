@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
 
 from client.models import Event
 from client.quantities import duration
@@ -17,6 +18,7 @@ from client.quantities import duration
 PLAIN_SHARE = 0.1
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 20
+MOST_LOSSES = 2_000
 DISTANCES = {"frechet_distance_drawn": "drawn", "frechet_distance_text_only": "text-only"}
 
 
@@ -29,7 +31,7 @@ class Figures:
     done, total, unit
         Of the present phase.
     losses
-        All of the present phase, in order.
+        Of the present phase, in order; those of a long one as means, each of as many as any other.
     """
 
     status: str = "queued"
@@ -41,6 +43,8 @@ class Figures:
     attempt: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
+    _share: int = 1
+    _waiting: list[float] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
         """Take in what an event says."""
@@ -50,14 +54,27 @@ class Figures:
             self.status, self.phase, self.done, self.total = data["status"], "", 0, 0
         elif event.type == "phase":
             self.phase, self.done, self.total, self.unit = data["phase"], 0, 0, ""
-            self.eta_seconds, self.metrics, self.losses = None, {}, []
+            self.eta_seconds, self.metrics = None, {}
+            self.losses, self._share, self._waiting = [], 1, []
         elif event.type == "progress":
             self.phase, self.done, self.total = data["phase"], data["done"], data["total"]
             self.unit, self.eta_seconds = data["unit"], data["eta_seconds"]
         elif event.type == "metrics":
             told = {name: value for name, value in data["values"].items() if value is not None}
             self.metrics |= told  # the losses come more often than the distances
-            self.losses += [told["loss"]] if "loss" in told else []
+            if "loss" in told:
+                self._keep(told["loss"])
+
+    def _keep(self, loss: float) -> None:
+        """Keep a loss; when there are too many, the mean of every two in place of them."""
+        self._waiting.append(loss)
+        if len(self._waiting) < self._share:
+            return
+        self.losses.append(fmean(self._waiting))
+        self._waiting.clear()
+        if len(self.losses) == MOST_LOSSES:
+            self.losses = [fmean(pair) for pair in zip(self.losses[::2], self.losses[1::2], strict=True)]
+            self._share *= 2
 
     @property
     def heading(self) -> str:
@@ -117,22 +134,30 @@ class Display(Protocol):
         """Show the present figures."""
 
 
+class CurveColumn(ProgressColumn):
+    """The curve of the losses, made when the bar is drawn and not with every event."""
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
+        return Text(sparkline(task.fields["losses"]), style="cyan")
+
+
 class LiveBar:
-    """A bar that is redrawn in place."""
+    """A bar that is redrawn in place, ten times a second."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("[bold]{task.description:<10}", markup=True),
             BarColumn(bar_width=30),
             TextColumn("{task.fields[details]}", markup=False),
-            TextColumn("{task.fields[curve]}", markup=False, style="cyan"),
+            CurveColumn(),
             console=console,
         )
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
-        self._task = self._progress.add_task("", total=None, details="", curve="")
+        self._task = self._progress.add_task("", total=None, details="", losses=())
         return self
 
     def __exit__(
@@ -149,7 +174,7 @@ class LiveBar:
             completed=figures.done,
             total=figures.total or None,
             details=figures.details,
-            curve=sparkline(figures.losses),
+            losses=figures.losses,
         )
 
 

@@ -21,6 +21,7 @@ from embedded.errors import StackStartError
 
 MARK = "CONDENSER_STACK"
 POLL_SECONDS = 0.05
+REPORT_SECONDS = 10.0
 LOG_LINES_IN_ERRORS = 20
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Field 22 of /proc/PID/stat, counted from the state that follows the name in parentheses.
@@ -165,8 +166,16 @@ def await_ready(
         sleep(POLL_SECONDS)
 
 
-def end(record: ProcessRecord) -> None:
-    """Ask a process to stop, then kill it and every descendant that outlives the grace time."""
+def end(record: ProcessRecord, report: Callable[[str], None] | None = None) -> None:
+    """Ask a process to stop, then kill it and every descendant that outlives the grace time.
+
+    Parameters
+    ----------
+    record
+        The process.
+    report
+        Told now and then, in a line, that it has yet to end.
+    """
     process = record.find()
     if process is None:
         _reap(record.pid)
@@ -174,7 +183,14 @@ def end(record: ProcessRecord) -> None:
     with suppress(psutil.NoSuchProcess):
         family = [process, *process.children(recursive=True)]
         process.send_signal(record.stop_signal)
-        await_end([process], record.grace_seconds)
+        asked = monotonic()
+        while _lives(process) and (left := asked + record.grace_seconds - monotonic()) > 0:
+            await_end([process], min(left, REPORT_SECONDS))
+            if report is not None and _lives(process):
+                report(
+                    f"{record.name}: still stopping after {monotonic() - asked:.0f} s "
+                    f"of {record.grace_seconds:.0f} s at most; Ctrl-C kills it"
+                )
         kill(family)
     _reap(record.pid)
 

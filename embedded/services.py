@@ -20,8 +20,10 @@ from embedded.state import Stack
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
-# A worker that is told to stop lets its trainer write a checkpoint first.
-WORKER_GRACE_SECONDS = 60.0
+# A worker that is told to stop lets its trainer write a checkpoint first, for so long unless
+# CANCEL_GRACE_SECONDS says otherwise; then it uploads that, as docker-compose.yml has it too.
+TRAINER_GRACE_SECONDS = 120.0
+UPLOAD_GRACE_SECONDS = 180.0
 
 
 def start_services(
@@ -89,8 +91,13 @@ def _worker_command(site: Site, environment: Mapping[str, str], node: str) -> Co
         folder=REPOSITORY,
         log=site.log("worker"),
         environment=environment,
-        grace_seconds=WORKER_GRACE_SECONDS,
+        grace_seconds=worker_grace(environment),
     )
+
+
+def worker_grace(environment: Mapping[str, str]) -> float:
+    """Return the seconds that a worker has to end."""
+    return float(environment.get("CANCEL_GRACE_SECONDS") or TRAINER_GRACE_SECONDS) + UPLOAD_GRACE_SECONDS
 
 
 def _interactive_command(site: Site, environment: Mapping[str, str]) -> Command:

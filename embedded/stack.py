@@ -199,14 +199,18 @@ def _end_everything(data_dir: Path, report: Report = _silent) -> bool:
     """End the recorded processes in order and then whatever else bears the folder's mark."""
     stack = recorded_stack(data_dir)
     was_there = False
+
+    def tell(message: str) -> None:
+        # The terminal may be gone; the processes still have to go in order.
+        with suppress(OSError):
+            report(message)
+
     try:
         for record in reversed(stack.processes if stack else []):
             if record.find() is not None:
                 was_there = True
-                # The terminal may be gone; the processes still have to go in order.
-                with suppress(OSError):
-                    report(f"{record.name}: stopping")
-            processes.end(record)
+                tell(f"{record.name}: stopping")
+            processes.end(record, tell)
     finally:
         leftovers = list(processes.marked(str(data_dir)))
         processes.kill(leftovers)

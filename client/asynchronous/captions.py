@@ -8,7 +8,7 @@ from pathlib import Path
 from client.downloads import Progress
 from client.errors import UploadError
 from client.models import CaptionFile, Page
-from client.transport import Transport, tell
+from client.transport import Transport, model_of, tell
 
 BLOCK_BYTES = 2**18
 
@@ -43,7 +43,7 @@ class AsyncCaptions:
 
         parameters = {"name": name or path.name}
         answer = await self._transport.upload("/captions", parameters=parameters, size=size, content=content)
-        file = CaptionFile.model_validate(answer.json())
+        file = model_of(CaptionFile, answer)
         if file.sha256 != digest.hexdigest():
             await self.delete(file.id)
             raise UploadError(f"{path} did not arrive as it was sent; upload it again")

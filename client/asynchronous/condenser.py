@@ -11,7 +11,7 @@ from client.asynchronous.jobs import AsyncJobs, submission_body
 from client.asynchronous.keys import AsyncKeys
 from client.connections import AsyncConnection, Connection
 from client.models import ComparedStudent, Comparison, Estimate, GenerationState, Page, Teacher, WorkerState
-from client.transport import Transport
+from client.transport import Transport, model_of
 from core.spec import DistillationSpec
 
 
@@ -77,7 +77,7 @@ class AsyncCondenser:
     async def estimate(self, spec: DistillationSpec | Mapping[str, Any]) -> Estimate:
         """Ask what a job would take, without submitting it; `InvalidRequestError` as of `Jobs.create`."""
         answer = await self._transport.request("POST", "/estimates", body=submission_body(spec))
-        return Estimate.model_validate(answer.json())
+        return model_of(Estimate, answer)
 
     async def generate(
         self,

@@ -13,7 +13,8 @@ from client.errors import DownloadError, JobFailedError, WaitTimeoutError
 from client.event_stream import stream_events
 from client.models import Event, JobState, Page, RemoteFile, StoredFile, WeightsFormat
 from client.notebook import job_html, newest_grid
-from client.transport import ANSWER_SECONDS, Transport
+from client.patience import PATIENCE_SECONDS, patience_within
+from client.transport import ANSWER_SECONDS, Transport, model_of
 from core.spec import DistillationSpec
 
 GLANCE_SECONDS = 3.0
@@ -35,7 +36,7 @@ class AsyncJob(AsyncResource[JobState]):
         timeout_seconds: float | None = None,
     ) -> Self:
         """Wait as `Job.wait` does; ``on_progress`` may be a coroutine function."""
-        await self.refresh()
+        await self._refresh(patience_within(timeout_seconds))
         if not await self._until_ended(on_progress, timeout_seconds):
             raise WaitTimeoutError(f"job {self.state.id} is still {self.state.status}")
         if self.state.status != "succeeded":
@@ -82,7 +83,7 @@ class AsyncJob(AsyncResource[JobState]):
         answer = await self._transport.request(
             "POST", self._path(move), parameters=parameters, headers=headers
         )
-        self._state = JobState.model_validate(answer.json())
+        self._state = model_of(JobState, answer)
         return self
 
     async def artifacts(self) -> list[StoredFile]:
@@ -95,17 +96,20 @@ class AsyncJob(AsyncResource[JobState]):
 
     async def grid(self) -> bytes | None:
         """Fetch the newest picture of teacher beside student, as `Job.grid` does."""
-        return await self._grid(answer_seconds=ANSWER_SECONDS)
+        return await self._grid(ANSWER_SECONDS, PATIENCE_SECONDS)
 
     async def _glance(self) -> bytes | None:
         """Fetch the grid if that is quickly done; whatever goes wrong, there is none to see."""
         with suppress(Exception):
-            return await self._grid(answer_seconds=GLANCE_SECONDS, once=True)
+            return await self._grid(GLANCE_SECONDS, patience_seconds=0)
         return None
 
-    async def _grid(self, *, answer_seconds: float, once: bool = False) -> bytes | None:
+    async def _grid(self, answer_seconds: float, patience_seconds: float) -> bytes | None:
         files = await self._transport.read(
-            Page[StoredFile], self._path("artifacts"), answer_seconds=answer_seconds, once=once
+            Page[StoredFile],
+            self._path("artifacts"),
+            answer_seconds=answer_seconds,
+            patience_seconds=patience_seconds,
         )
         file = newest_grid(files.items)
         return None if file is None else await read_file(self._transport, file, answer_seconds)

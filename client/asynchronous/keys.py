@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from client.models import CreatedKey, KeyState, Page
-from client.transport import Transport
+from client.transport import Transport, model_of
 
 
 class AsyncKeys:
@@ -22,8 +22,8 @@ class AsyncKeys:
         body: dict[str, Any] = {"name": name, "scopes": sorted(scopes)}
         if expires_at is not None:
             body["expires_at"] = expires_at.isoformat()
-        answer = await self._transport.request("POST", "/keys", body=body, once=True)
-        return CreatedKey.model_validate(answer.json())
+        answer = await self._transport.request("POST", "/keys", body=body, patience_seconds=0)
+        return model_of(CreatedKey, answer)
 
     def iterate(self) -> AsyncIterator[KeyState]:
         """Yield all keys, revoked ones too, the newest first."""

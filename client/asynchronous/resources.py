@@ -6,8 +6,9 @@ from typing import ClassVar, Self
 
 import httpx
 
+from client.patience import PATIENCE_SECONDS, patience_within
 from client.resources import Resource, State
-from client.transport import ANSWER_SECONDS, Transport, tell
+from client.transport import ANSWER_SECONDS, Transport, model_of, tell
 
 LONG_POLL_SECONDS = 30.0
 
@@ -28,8 +29,13 @@ class AsyncResource(Resource[State]):
 
     async def refresh(self) -> Self:
         """Ask the service for the present state."""
-        self._state = await self._transport.read(type(self._state), self._path())
+        await self._refresh(PATIENCE_SECONDS)
         return self
+
+    async def _refresh(self, patience_seconds: float) -> None:
+        self._state = await self._transport.read(
+            type(self._state), self._path(), patience_seconds=patience_seconds
+        )
 
     async def delete(self) -> None:
         """Delete it, with its files."""
@@ -47,12 +53,13 @@ class AsyncResource(Resource[State]):
                 await tell(on_change, self)
             if self.state.has_ended:
                 return True
-            left = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
-            if left <= 0:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
                 return False
-            await self._await_change(min(left, LONG_POLL_SECONDS))
+            wait_seconds = LONG_POLL_SECONDS if left is None else min(left, LONG_POLL_SECONDS)
+            await self._await_change(wait_seconds, patience_within(left))
 
-    async def _await_change(self, wait_seconds: float) -> None:
+    async def _await_change(self, wait_seconds: float, patience_seconds: float) -> None:
         """Ask once, and be answered when it has changed or the time is over."""
         answer = await self._transport.request(
             "GET",
@@ -60,9 +67,10 @@ class AsyncResource(Resource[State]):
             parameters={"wait": round(wait_seconds, 3)},
             headers={"If-None-Match": f'W/"{self.state.version}"'},
             answer_seconds=wait_seconds + ANSWER_SECONDS,
+            patience_seconds=patience_seconds,
         )
         if answer.status_code != httpx.codes.NOT_MODIFIED:
-            self._state = type(self._state).model_validate(answer.json())
+            self._state = model_of(type(self._state), answer)
 
     def _path(self, part: str = "") -> str:
         return f"/{self.collection}/{self.state.id}" + (f"/{part}" if part else "")

@@ -144,6 +144,38 @@ def test_open_pages_are_right_again_after_the_service_was_restarted(
     expect(pages[0].locator(f"#job-{job_id} .status")).to_have_text("failed")
 
 
+def turn(page: Page, *, away: bool) -> None:
+    """Have a page believe that its tab is left, or returned to: without a window every tab is seen."""
+    page.evaluate(
+        """away => {
+            Object.defineProperty(document, "hidden", {configurable: true, get: () => away});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        away,
+    )
+
+
+def test_tabs_that_nobody_sees_leave_the_connections_to_others(visitor: Any, jobs: Any) -> None:
+    ids = jobs.submit(9)
+    first = visitor.open(f"/ui/jobs/{ids[0]}")
+    pages = [first]
+    for job_id in ids[1:]:  # more than a browser has connections to a server
+        turn(pages[-1], away=True)
+        pages.append(first.context.new_page())
+        pages[-1].goto(f"/ui/jobs/{job_id}")
+        expect(status_of(pages[-1])).to_have_text("queued")
+    claim = jobs.claim(ids[0])
+    jobs.report(claim, 1, ("phase", {"phase": "training"}), losses(50), losses(100))
+    expect(status_of(first)).to_have_text("queued")
+    with first.expect_request("**/events?*") as returned:
+        turn(first, away=False)
+    assert returned.value.url.endswith("?after=1"), "it goes on where it was"
+    expect(status_of(first)).to_have_text("running")
+    expect(first.locator("#loss-plot canvas")).to_be_visible()
+    jobs.fail(claim)
+    expect(status_of(first)).to_have_text("failed")
+
+
 def test_distances_appear_below_the_losses_as_they_are_told(visitor: Any, jobs: Any) -> None:
     (job_id,) = jobs.submit()
     claim = jobs.claim(job_id)

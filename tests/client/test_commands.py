@@ -15,6 +15,7 @@ from store.database import server_now, transaction
 from store.endings import Ending, ending_of
 from store.workers import Announcement, announce
 from tests.client.conftest import Worker
+from tests.client.network import ANOTHER_SERVICE, REDIRECT, SIGN_IN, answer, relay_to
 from tests.client.test_downloads import archive as archive
 from tests.client.test_downloads import job as succeeded_job
 from tests.client.test_jobs import SPEC, progress
@@ -216,6 +217,36 @@ def test_without_a_service_the_command_says_how_to_get_one(tmp_path: Path) -> No
     )
     assert ended.returncode == 1
     assert "condenser up" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("strange", "words"),
+    [
+        (SIGN_IN, "200 OK, text/html"),
+        (ANOTHER_SERVICE, "200 OK, application/json"),
+        (REDIRECT, "302 Found, text/html, which leads to https://sso.example/in"),
+        (answer("404 Not Found", "<html>"), "see whether it runs there"),
+    ],
+)
+def test_another_server_at_the_address_is_told_in_words(
+    run: Any, api_url: str, strange: bytes, words: str
+) -> None:
+    with relay_to(api_url) as relay:
+        relay.answers = [strange]
+        told = run("--url", relay.url, "list", code=1).stderr
+    assert f"{relay.url}/jobs" in told
+    assert words in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "127.0.0.1:8000", "http://", "ftp://a", "http://a:b", "http://a:99999"]
+)
+def test_an_address_that_is_none_is_told_in_words(address: str, run: Any) -> None:
+    told = run("--url", address, "list", code=1).stderr
+    assert told.startswith(f"condenser: {address!r} is not the address of a service")
+    assert "--url" in told
+    assert "Traceback" not in told
 
 
 def test_the_command_starts_without_torch() -> None:

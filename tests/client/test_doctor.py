@@ -48,7 +48,8 @@ def test_a_key_that_is_not_taken_and_a_service_that_is_not_there(api_url: str, t
     refused = list(check_service(Address(api_url, new_key(), tmp_path)))
     assert states(refused) == {"service": "good", "release": "good", "key": "wrong"}
     assert "--api-key" in str(refused[-1].advice)
-    for address in ("http://127.0.0.1:9", f"{api_url}/docs"):  # nobody there, and no Condenser
+    # Nobody there, no Condenser, and no address.
+    for address in ("http://127.0.0.1:9", f"{api_url}/docs", "http://[::1", "http://a:b"):
         (away,) = check_service(Address(address, None, tmp_path))
         assert (away.state, address in away.found) == ("wrong", True)
     (unknown,) = check_service(Address(None, None, tmp_path))

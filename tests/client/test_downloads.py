@@ -2,6 +2,8 @@
 
 import json
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,11 +15,14 @@ from client.downloads import Progress, download_student
 from client.errors import DirectoryTakenError, NotFoundError
 from client.jobs import Job
 from client.models import StoredFile
+from client.patience import PAUSES_SECONDS
+from client.transport import Transport
 from store.objects import ObjectStore
 from store.settings import Settings
 from tests.client.conftest import Worker
-from tests.client.network import relay_to
-from tests.client.test_jobs import SPEC
+from tests.client.network import Relay, relay_to
+from tests.client.test_jobs import NOBODY, SPEC, Connect, HastyConnection
+from tests.client.test_jobs import hasty as hasty
 
 WEIGHTS = bytes(range(256)) * 4_000
 
@@ -78,20 +83,60 @@ def test_a_folder_with_other_files_is_left_alone(job: Job, tmp_path: Path) -> No
     assert files_of(tmp_path / "mine") == ["thesis.txt"]
 
 
-def test_a_download_goes_on_where_it_broke_off(job: Job, settings: Settings, tmp_path: Path) -> None:
+@dataclass
+class Shop:
+    """The object store behind a relay, and a client that does not pause."""
+
+    relay: Relay
+    file: StoredFile
+    transport: Transport
+    cut_every: int | None = None
+
+    async def find(self) -> StoredFile:
+        self.relay.cut_after = self.cut_every
+        return self.file
+
+    def download(self, folder: Path, on_progress: Progress | None = None) -> None:
+        run(download_student(self.transport, self.find, folder, on_progress))
+
+
+@pytest.fixture
+def shop(job: Job, settings: Settings, hasty: Connect) -> Iterator[Shop]:
     (file,) = job.artifacts()
     assert settings.s3_endpoint_url is not None
-    arrived: list[int] = []
     with relay_to(settings.s3_endpoint_url) as relay:
         # The link is signed together with the host that it names.
         behind_relay = ObjectStore(settings.model_copy(update={"s3_public_endpoint_url": relay.url}))
         key = urlsplit(file.url).path.removeprefix(f"/{settings.s3_bucket}/")
         through_relay = file.model_copy(update={"url": behind_relay.presigned_get(key, expires_seconds=60)})
-        relay.cut_after = 300_000
-        download(job, through_relay, tmp_path / "student", lambda have, _: arrived.append(have))
-        assert relay.connections == 2
+        yield Shop(relay, through_relay, hasty(NOBODY)._transport)
+
+
+def test_a_download_goes_on_where_it_broke_off_however_often(shop: Shop, tmp_path: Path) -> None:
+    arrived: list[int] = []
+    shop.cut_every = 100_000
+    shop.download(tmp_path / "student", lambda have, _: arrived.append(have))
+    assert shop.relay.connections > 10
     assert (tmp_path / "student" / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
     assert arrived == sorted(arrived), "nothing was fetched twice"
+    assert set(HastyConnection.pauses) == {PAUSES_SECONDS[0]}
+
+
+def test_a_store_that_is_away_is_waited_for_and_not_for_ever(shop: Shop, tmp_path: Path) -> None:
+    shop.relay.refuse = 5
+    shop.download(tmp_path / "student")
+    assert tuple(HastyConnection.pauses) == PAUSES_SECONDS[:5]
+    shop.relay.refuse = 100
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        shop.download(tmp_path / "other")
+    assert shop.relay.refuse == 94
+
+
+def test_a_store_that_never_gets_further_is_given_up(shop: Shop, tmp_path: Path) -> None:
+    shop.cut_every = 0
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        shop.download(tmp_path / "student")
+    assert shop.relay.connections == 6
 
 
 def test_a_broken_remainder_of_an_earlier_try_is_thrown_away(job: Job, tmp_path: Path) -> None:

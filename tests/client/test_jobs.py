@@ -1,6 +1,7 @@
 """Jobs through the client, against the real API."""
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -13,16 +14,27 @@ from client import (
     InvalidRequestError,
     JobFailedError,
     NotFoundError,
+    UnavailableError,
+    UnexpectedAnswerError,
     WaitTimeoutError,
 )
 from client.asynchronous.jobs import AsyncJob
-from client.blocking import run
+from client.blocking import iterate, run
 from client.connections import BlockingConnection
 from core.spec import DistillationSpec, InlineCaptions
 from store.endings import Ending, ending_of
 from tests.client.conftest import Worker
-from tests.client.network import relay_to
+from tests.client.network import (
+    ANOTHER_SERVICE,
+    BAD_GATEWAY,
+    CUT_STREAM,
+    GATEWAY_TIMEOUT,
+    REDIRECT,
+    SIGN_IN,
+    relay_to,
+)
 
+NOBODY = "http://127.0.0.1:9"
 SPEC = {"teacher": "tiny", "captions": {"kind": "inline", "texts": ["cat", "dog"]}}
 
 
@@ -212,12 +224,139 @@ class HastyConnection(BlockingConnection):
         self.pauses.append(seconds)
 
 
-def test_a_service_that_stays_away_is_unreachable() -> None:
-    service = AsyncCondenser("http://127.0.0.1:9", connect=HastyConnection)
+Connect = Callable[[str], AsyncCondenser]
+
+
+@pytest.fixture
+def hasty(api_key: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+    """Makes clients that do not pause, and note in `HastyConnection.pauses` where they should have."""
+    monkeypatch.setattr(HastyConnection, "pauses", [])
+    services: list[AsyncCondenser] = []
+
+    def connect(url: str) -> AsyncCondenser:
+        services.append(AsyncCondenser(url, api_key, connect=HastyConnection))
+        return services[-1]
+
+    yield connect
+    for service in services:
+        run(service.close())
+
+
+def test_a_service_that_stays_away_is_unreachable(hasty: Connect) -> None:
+    service = hasty(NOBODY)
     with pytest.raises(ApiUnreachableError, match=r"127\.0\.0\.1:9 does not answer"):
         run(service.jobs.list())
-    run(service.close())
     assert len(HastyConnection.pauses) == 5
+
+
+def test_requests_are_repeated_while_a_proxy_finds_no_service(hasty: Connect, api_url: str) -> None:
+    with relay_to(api_url) as relay:
+        relay.answers = [BAD_GATEWAY, GATEWAY_TIMEOUT, BAD_GATEWAY]
+        service = hasty(relay.url)
+        job = run(service.jobs.create(SPEC))
+        assert [known.id for known in run(service.jobs.list())] == [job.id]
+        relay.interrupt()
+        relay.answers = [BAD_GATEWAY] * 10
+        with pytest.raises(UnavailableError, match="Bad Gateway"):
+            run(service.jobs.list())
+        assert len(relay.answers) == 4, "a request that somebody waits for is given up after seconds"
+
+
+def test_a_key_is_not_made_twice_behind_a_proxy(hasty: Connect, api_url: str) -> None:
+    with relay_to(api_url) as relay:
+        relay.answers = [GATEWAY_TIMEOUT]
+        with pytest.raises(UnavailableError):
+            run(hasty(relay.url).keys.create("nightly", ["read"]))
+        assert relay.connections == 1
+
+
+def test_a_wait_outlasts_minutes_without_a_service(
+    hasty: Connect, condenser: Condenser, api_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = condenser.jobs.create(SPEC)
+    with relay_to(api_url) as relay:
+        waiting = AsyncJob(hasty(relay.url)._transport, job.state)
+
+        def restart(_: AsyncJob) -> None:
+            if job.status == "queued":
+                relay.interrupt()
+                relay.answers = [BAD_GATEWAY] * 10 + [GATEWAY_TIMEOUT] * 5
+                job.cancel()
+
+        relay.answers = [BAD_GATEWAY] * 10
+        with pytest.raises(JobFailedError, match="cancelled"):
+            run(waiting.wait(restart))
+        assert relay.answers == []
+    assert sum(HastyConnection.pauses) > 300
+    assert [record.getMessage() for record in caplog.records if "trying again" in record.getMessage()] == [
+        f"{relay.url} does not answer: 502 Bad Gateway; trying again for 9:52"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("timeout_seconds", "least", "most"), [(None, 300, 600), (100.0, 50, 100), (1.0, 7, 8)]
+)
+def test_a_wait_without_a_service_ends_too(
+    hasty: Connect, condenser: Condenser, timeout_seconds: float | None, least: float, most: float
+) -> None:
+    waiting = AsyncJob(hasty(NOBODY)._transport, condenser.jobs.create(SPEC).state)
+    with pytest.raises(ApiUnreachableError, match="does not answer"):
+        run(waiting.wait(timeout_seconds=timeout_seconds))
+    assert least < sum(HastyConnection.pauses) <= most
+
+
+def test_a_stream_outlasts_minutes_without_a_service(
+    hasty: Connect, condenser: Condenser, api_url: str
+) -> None:
+    job = condenser.jobs.create(SPEC).cancel()
+    with relay_to(api_url) as relay:
+        relay.refuse = 5
+        relay.answers = [BAD_GATEWAY] * 10 + [GATEWAY_TIMEOUT] * 5
+        events = iterate(AsyncJob(hasty(relay.url)._transport, job.state).events())
+        assert [event.data["status"] for event in events] == ["queued", "cancelled"]
+    away = hasty(NOBODY)
+    HastyConnection.pauses.clear()
+    with pytest.raises(ApiUnreachableError, match="does not answer"):
+        list(iterate(AsyncJob(away._transport, job.state).events()))
+    assert 300 < sum(HastyConnection.pauses) <= 600
+
+
+def test_a_stream_of_a_job_that_waits_may_break_as_often_as_it_likes(
+    hasty: Connect, condenser: Condenser, api_url: str
+) -> None:
+    job = condenser.jobs.create(SPEC).cancel()
+    with relay_to(api_url) as relay:
+        relay.answers = [CUT_STREAM, BAD_GATEWAY] * 50
+        events = iterate(AsyncJob(hasty(relay.url)._transport, job.state).events())
+        assert [event.data["status"] for event in events] == ["queued", "cancelled"]
+    assert max(HastyConnection.pauses) < 1
+
+
+@pytest.mark.parametrize("strange", [SIGN_IN, ANOTHER_SERVICE, REDIRECT])
+def test_what_is_not_the_services_answer_is_not_taken_for_it(
+    strange: bytes, api_url: str, api_key: str, condenser: Condenser
+) -> None:
+    job = condenser.jobs.create(SPEC).cancel()
+    with relay_to(api_url) as relay, Condenser(relay.url, api_key) as behind_relay:
+        there = behind_relay.jobs.get(job.id)
+        calls: list[Callable[[], object]] = [
+            there.refresh,
+            there.wait,
+            there.retry,
+            lambda: list(there.events()),
+            behind_relay.teachers.list,
+            lambda: behind_relay.jobs.create(SPEC),
+        ]
+        calls += [there.delete] if strange != ANOTHER_SERVICE else []  # which may well have deleted something
+        for call in calls:
+            relay.interrupt()
+            relay.answers = [strange]
+            with pytest.raises(
+                UnexpectedAnswerError, match=rf"{relay.url}/.* does not answer as the service"
+            ):
+                call()
+            assert relay.answers == []
+    assert job.refresh().status == "cancelled"
 
 
 def test_several_submissions_with_one_key_make_one_job(condenser: Condenser) -> None:

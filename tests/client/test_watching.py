@@ -2,9 +2,11 @@
 
 import io
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from client.models import Event
@@ -51,3 +53,26 @@ def test_a_terminal_shows_the_losses_of_the_present_phase_and_a_pipe_does_not() 
         shown[is_terminal] = written.getvalue()
     assert "█▅▁" in shown[True].replace("▄", "▅")
     assert shown[False] == "few_step  loss 0.0625\n"
+
+
+def test_the_curve_of_a_long_training_costs_no_more_with_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def counting(values: Sequence[float]) -> str:
+        drawn.append(len(values))
+        return sparkline(values)
+
+    monkeypatch.setattr("client.watching.sparkline", counting)
+    figures, losses = Figures(), [math.exp(-step / 4_000) for step in range(24_000)]
+    written = io.StringIO()
+    with display_on(Console(file=written, force_terminal=True, width=120)) as display:
+        for step, loss in enumerate(losses):
+            figures.take(event("metrics", step=step, values={"loss": loss}))
+            display.show(figures)
+    assert max(drawn) <= 2_000
+    assert len(drawn) < len(losses) / 10, "it is drawn with the bar, which nobody sees change more often"
+    assert sparkline(figures.losses) == sparkline(losses)
+    assert sparkline(losses) in written.getvalue()
+    figures.take(event("phase", phase="few_step"))
+    figures.take(event("metrics", step=1, values={"loss": 0.5}))
+    assert figures.losses == [0.5]

@@ -9,6 +9,8 @@ class Curves {
     this.last = -1; // the last step of which all was read
     this.plots = [];
     this.reading = Promise.resolve();
+    this.next = null; // the reading that has yet to begin,
+    this.anew = false; // and whether it is of everything
     for (const knob of section.querySelectorAll("input")) {
       knob.addEventListener("input", () => this.draw());
     }
@@ -16,11 +18,19 @@ class Curves {
     new ResizeObserver(() => this.resize()).observe(section);
   }
 
-  // Reads what is there; after a new attempt has begun anew, all of it.
+  // Reads what is there; after a new attempt has begun anew, all of it. Of many events at once, as after a
+  // return to the page, the first and the last have it read.
   read({ anew = false } = {}) {
-    // Where the service is away, the next event has the same points asked for.
-    this.reading = this.reading.then(() => this.fetchPoints(anew)).catch(() => {});
-    return this.reading;
+    this.anew ||= anew;
+    this.next ??= this.reading.then(() => {
+      this.next = null;
+      const all = this.anew;
+      this.anew = false;
+      // Where the service is away, the next event has the same points asked for.
+      this.reading = this.fetchPoints(all).catch(() => {});
+      return this.reading;
+    });
+    return this.next;
   }
 
   async fetchPoints(anew) {

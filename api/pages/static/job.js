@@ -32,8 +32,15 @@
     }, REFRESH_MILLISECONDS);
   }
 
+  function disconnect() {
+    stream?.close();
+    stream = null;
+  }
+
+  // Only while the page is seen: a browser has six connections to a server over HTTP/1.1, for all of its tabs.
   function connect() {
-    if (stream) stream.close();
+    disconnect();
+    if (document.hidden) return;
     stream = new EventSource(`/jobs/${job.dataset.job}/events?after=${seen}`);
     stream.addEventListener("open", () => {
       announce(true);
@@ -59,16 +66,18 @@
 
   document.addEventListener("htmx:afterSettle", () => {
     samples.update();
-    if (hasEnded()) {
-      stream?.close();
-      stream = null;
-    } else if (!stream) connect();
+    if (hasEnded()) disconnect();
+    else if (!stream) connect();
   });
   document.addEventListener("htmx:responseError", (event) => {
     if (event.detail.xhr.status === 404) location.reload(); // it was deleted
   });
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) refreshSoon();
+    if (document.hidden) disconnect();
+    else {
+      refreshSoon();
+      if (!hasEnded()) connect();
+    }
   });
 
   const samples = {
