@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.caption_formats import compression_of, format_of
+from core.caption_formats import compression_of, format_to_read
 from core.errors import BadCaptionsError
 from core.spec import FileCaptions
 
@@ -32,10 +32,10 @@ def read_file(source: FileCaptions) -> Iterator[str]:
     Raises
     ------
     BadCaptionsError
-        It names the file and, where there is one, the row.
+        If the file is of no known format or cannot be read; it names the file and the row, if there is one.
     """
     path = Path(source.path)
-    rows = READERS[source.format or format_of(path.name) or "text"](path, source.column)
+    rows = READERS[format_to_read(path.name, source.format)](path, source.column)
     try:
         yield from islice(rows, source.limit)
     except (OSError, pa.ArrowException) as error:

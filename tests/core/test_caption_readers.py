@@ -100,6 +100,32 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("A.CSV", as_csv(TEXTS)),
+        ("a.Jsonl.GZ", gzip.compress(as_jsonl(TEXTS))),
+        ("captions", "\n".join(TEXTS).encode()),
+        ("captions.gz", gzip.compress(b"one")),
+    ],
+)
+def test_the_case_of_an_ending_does_not_matter_and_a_name_without_one_is_text(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    expected = {"captions": "\n".join(TEXTS).splitlines(), "captions.gz": ["one"]}.get(name, TEXTS)
+    assert [text.removesuffix("\n") for text in read(tmp_path / name)] == expected
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.xlsx", "a.JSON", "captions.v2"])
+def test_a_file_of_an_unknown_ending_is_no_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('["a cat",\n"a dog"]')
+    with pytest.raises(BadCaptionsError, match=f"{name} ends in .*no format of captions") as raised:
+        read(tmp_path / name)
+    assert ".jsonl, .ndjson, .parquet" in raised.value.hint
+    assert "captions.format (text, csv" in raised.value.hint
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.txt", b"ok\n\xff\xfe\n", "line 2: not UTF-8"),
