@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from core.captions import CaptionSet
+from core.checkpoints import Origin
 from core.conditions import Conditions
 from core.teacher import Teacher
 
@@ -36,6 +37,11 @@ class CaptionEmbeddings:
         self._kept_K = Conditions.concatenate(
             [teacher.encode(captions.texts(part.tolist())) for part in self._caption_K.split(ENCODED_AT_ONCE)]
         )
+
+    @property
+    def origin(self) -> Origin:
+        """What the embeddings follow from."""
+        return Origin(captions=self._captions.content_hash, teacher=self._teacher.info.revision)
 
     def __call__(self, caption_B: torch.Tensor) -> Conditions:
         """Return the conditions of captions."""
