@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.caption_formats import compression_of, format_of
+from core.caption_formats import compression_of, format_to_read
 from core.errors import BadCaptionsError
 from core.spec import FileCaptions
 
@@ -32,10 +32,10 @@ def read_file(source: FileCaptions) -> Iterator[str]:
     Raises
     ------
     BadCaptionsError
-        It names the file and, where there is one, the row.
+        If the file is of no known format or cannot be read; it names the file and the row, if there is one.
     """
     path = Path(source.path)
-    rows = READERS[source.format or format_of(path.name) or "text"](path, source.column)
+    rows = READERS[format_to_read(path.name, source.format)](path, source.column)
     try:
         yield from islice(rows, source.limit)
     except (OSError, pa.ArrowException) as error:
@@ -50,23 +50,46 @@ def _read_text(path: Path, column: str | None) -> Iterator[str]:
     yield from _lines(path)
 
 
-def _read_csv(path: Path, column: str | None, delimiter: str = ",") -> Iterator[str]:
-    rows = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+def _read_csv(path: Path, column: str | None, **dialect: Any) -> Iterator[str]:
+    reader = csv.reader(_lines(path), strict=True, **dialect)
+    rows = _rows_of_long_cells(reader)
     try:
         header = next(rows, [])
+        if column is None and len(header) == 1 and header[0].lower() not in USUAL_COLUMNS:
+            raise BadCaptionsError(
+                f"{path.name}: is the first line, {header[0][:60]!r}, the column's name or a caption?",
+                "give captions.column as that name; if it is a caption, set captions.format to text",
+            )
         place = header.index(_choose_column(path, header, column))
         for row in rows:
             if not row:
                 continue
             if len(row) != len(header):
-                raise _bad_row(path, rows.line_num, f"{len(row)} cells under {len(header)} columns")
+                raise _bad_row(path, reader.line_num, f"{len(row)} cells under {len(header)} columns")
             yield row[place]
     except csv.Error as error:
-        raise _bad_row(path, rows.line_num, str(error)) from error
+        raise _bad_row(path, reader.line_num, str(error)) from error
 
 
 def _read_tsv(path: Path, column: str | None) -> Iterator[str]:
-    yield from _read_csv(path, column, delimiter="\t")
+    """Read cells as they are: the format has no quoting, so that every line is a row."""
+    yield from _read_csv(path, column, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _rows_of_long_cells(reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield rows whose cells may be as long as a line, where csv's own limit is 131,072 characters.
+
+    That limit is one for the whole process, and therefore another only while a row is read.
+    """
+    while True:
+        usual = csv.field_size_limit(MAX_LINE_BYTES)
+        try:
+            row = next(reader, None)
+        finally:
+            csv.field_size_limit(usual)
+        if row is None:
+            return
+        yield row
 
 
 def _read_jsonl(path: Path, column: str | None) -> Iterator[str]:
@@ -92,7 +115,7 @@ def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
     with pq.ParquetFile(path) as table:
         column = _choose_column(path, table.schema_arrow.names, column)
         column_type = table.schema_arrow.field(column).type
-        if not (pa.types.is_string(column_type) or pa.types.is_large_string(column_type)):
+        if not _is_text(column_type):
             raise BadCaptionsError(
                 f"{path.name}: column {column} holds {column_type}, not text", "name another column"
             )
@@ -102,6 +125,12 @@ def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
                 yield text.as_py() or ""
             except UnicodeDecodeError as error:
                 raise _bad_row(path, number, "not UTF-8 text", unit="row") from error
+
+
+def _is_text(column_type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(column_type):
+        column_type = column_type.value_type
+    return column_type in (pa.string(), pa.large_string(), pa.string_view())
 
 
 READERS: dict[str, Callable[[Path, str | None], Iterator[str]]] = {
@@ -133,7 +162,7 @@ def _open(path: Path) -> Any:
 
 
 def _choose_column(path: Path, columns: Sequence[str], wanted: str | None) -> str:
-    """Return the wanted column; where none is named, the only one or one with a usual name."""
+    """Return the wanted column; where none is named, the only one or the one with a usual name."""
     if wanted in columns:
         return wanted
     usual = [column for column in columns if len(columns) == 1 or column.lower() in USUAL_COLUMNS]

@@ -43,7 +43,8 @@ class _CaptionTable(SpecModel):
     format: CaptionFormat | None = None
     column: Name | None = Field(
         default=None,
-        description="Column of a table; the only one, or that called caption, text or prompt, by default.",
+        description="Column of a table; by default that called caption, text or prompt, or the only one of a "
+        "format that tells names from captions (JSON Lines, Parquet).",
     )
     limit: int | None = Field(default=None, ge=1, description="Rows to read; all by default.")
 

@@ -2,24 +2,43 @@
 
 A checkpoint is a folder that appears complete or not at all, with a manifest of its files' hashes. One that
 does not match its manifest is passed over for the one before it. Randomness is not in it: it follows from the
-seed and the samples seen.
+seed and the samples seen. Nor are captions and teacher, of which the manifest says which they were: a later
+attempt reads both anew, and must find the same.
 """
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from core.divergence import DivergenceGuard
+from core.errors import BadCaptionsError, BadTeacherError
 from core.files import describe_files, remove, replacing, sha256, write_json
 
 FORMAT = 1
 KEPT = 2
 MANIFEST = "manifest.json"
 NAME = re.compile(r"step-\d{8}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a student is made from.
+
+    Attributes
+    ----------
+    captions
+        Content hash of the caption set.
+    teacher
+        Revision of the teacher.
+    """
+
+    captions: str
+    teacher: str
 
 
 def checkpoint_name(step: int) -> str:
@@ -34,6 +53,7 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
     guard: DivergenceGuard,
     scores: Mapping[int, Mapping[str, float]],
+    origin: Origin,
 ) -> Path:
     """Write a checkpoint and remove all but the newest ones.
 
@@ -51,6 +71,8 @@ def save_checkpoint(
         What the losses are judged by.
     scores
         What the student was found worth on the way, by step.
+    origin
+        What it is made from.
 
     Returns
     -------
@@ -68,6 +90,7 @@ def save_checkpoint(
             "step": step,
             "guard": guard.to_json(),
             "scores": scores,
+            "origin": asdict(origin),
             "files": describe_files(temporary),
         }
         write_json(temporary / MANIFEST, manifest)
@@ -101,6 +124,37 @@ def checkpoint_scores(checkpoint: Path) -> dict[int, dict[str, float]]:
     """Return the scores of a checkpoint by step; none of one that an earlier release wrote."""
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     return {int(step): score for step, score in manifest.get("scores", {}).items()}
+
+
+def check_origin(folder: Path, origin: Origin) -> None:
+    """Refuse to go on from checkpoints that were made from something else than is there now.
+
+    One that an earlier release wrote, or whose manifest cannot be read, says nothing of its origin.
+
+    Raises
+    ------
+    BadCaptionsError, BadTeacherError
+        If the captions, or the teacher, have changed since the newest of them was written.
+    """
+    for checkpoint in complete_checkpoints(folder)[-1:]:
+        try:
+            former = Origin(**json.loads((checkpoint / MANIFEST).read_text())["origin"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        since = f"since {checkpoint.name} of this job was written"
+        again = "bring back what was there then, or retry the job from scratch"
+        if former.captions != origin.captions:
+            raise BadCaptionsError(
+                f"the captions, or which of them are drawn, have changed {since}: "
+                f"their hash was {former.captions[:12]} and is {origin.captions[:12]}",
+                again,
+            )
+        if former.teacher != origin.teacher:
+            raise BadTeacherError(
+                f"the teacher has changed {since}: "
+                f"its revision was {former.teacher[:12]} and is {origin.teacher[:12]}",
+                again,
+            )
 
 
 def load_modules(checkpoint: Path, modules: Mapping[str, torch.nn.Module]) -> None:

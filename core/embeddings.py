@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from core.captions import CaptionSet
+from core.checkpoints import Origin
 from core.conditions import Conditions
 from core.teacher import Teacher
 
 KEPT_BYTES = 1 << 30
-ENCODED_AT_ONCE = 256
+ENCODED_AT_ONCE = 64
+"""Captions of one pass through the text encoders, whatever the batch: SDXL's then hold 1 GB of states."""
 
 
 class CaptionEmbeddings:
@@ -33,9 +35,12 @@ class CaptionEmbeddings:
     def __init__(self, teacher: Teacher, captions: CaptionSet, kept: np.ndarray) -> None:
         self._teacher, self._captions = teacher, captions
         self._caption_K = torch.from_numpy(np.append(kept, len(captions)))
-        self._kept_K = Conditions.concatenate(
-            [teacher.encode(captions.texts(part.tolist())) for part in self._caption_K.split(ENCODED_AT_ONCE)]
-        )
+        self._kept_K = self._encode(self._caption_K)
+
+    @property
+    def origin(self) -> Origin:
+        """What the embeddings follow from."""
+        return Origin(captions=self._captions.content_hash, teacher=self._teacher.info.revision)
 
     def __call__(self, caption_B: torch.Tensor) -> Conditions:
         """Return the conditions of captions."""
@@ -44,9 +49,14 @@ class CaptionEmbeddings:
         conditions = self._kept_K[row_B.to(device, non_blocking=True)]
         missing = (self._caption_K[row_B] != caption_B).nonzero()[:, 0]
         if len(missing):
-            encoded = self._teacher.encode(self._captions.texts(caption_B[missing].tolist()))
-            conditions.put(missing.to(device, non_blocking=True), encoded)
+            conditions.put(missing.to(device, non_blocking=True), self._encode(caption_B[missing]))
         return conditions
+
+    def _encode(self, caption_B: torch.Tensor) -> Conditions:
+        parts = caption_B.split(ENCODED_AT_ONCE)
+        return Conditions.concatenate(
+            [self._teacher.encode(self._captions.texts(part.tolist())) for part in parts]
+        )
 
 
 def captions_to_keep(captions: CaptionSet, bytes_per_caption: int, replacements: float) -> np.ndarray:

@@ -6,14 +6,19 @@ was measured at (`core.probe`). Text encoding, picture decoding, scoring and the
 grids' first row are not counted: beside the passes through the U-Nets they take little in any but a tiny job.
 """
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict
 
 from core.device_rate import DeviceRate
 from core.exported_size import exported_unet_bytes, safetensors_size
-from core.registry import TeacherInfo, part_files, unet_dtype
+from core.hold_out import HoldOut
+from core.registry import TeacherInfo, unet_dtype
+from core.shipped_index import shipped_weights
 from core.spec import (
     DistillationSpec,
     DrawnByCount,
+    DrawnByFraction,
     DrawnByText,
     EvaluationSpec,
     InlineCaptions,
@@ -46,9 +51,9 @@ class Estimate(BaseModel):
     pipeline_bytes
         All weights of the exported folder: the U-Net in each precision and under each name, the other parts.
     checkpoint_bytes
-        Disk that the training's checkpoints take.
+        Disk that the checkpoints of the training and of the few-step transfer take.
     training_memory_bytes
-        Peak memory of the training.
+        Peak memory of the training, or of the transfer if that takes more.
     drawn_pictures
         Pictures that the teacher draws to train on; None where that depends on a caption set of unknown size.
     flops
@@ -71,6 +76,14 @@ class Estimate(BaseModel):
     drawn_pictures: int | None
     flops: dict[str, float]
     seconds: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class _CaptionCounts:
+    """How many captions are drawn, None where that is not known, and into how many splits they all fall."""
+
+    drawn: int | None
+    splits: int
 
 
 def estimate_job(
@@ -102,8 +115,8 @@ def estimate_job(
     ours = unet_layout(choice.config, prompt_tokens=teacher.prompt_tokens)
     dtype = unet_dtype(teacher.path)
     unet_bytes = safetensors_size(ours, dtype)
-    drawn = _drawn_count(spec, caption_count)
-    forward, training = _operations(spec, theirs, ours, drawn or 0)
+    counts = _count_captions(spec, caption_count)
+    forward, training = _operations(spec, theirs, ours, counts)
     phases = [phase for phase in ("latents", "training", "few_step", "evaluation") if forward.get(phase)]
     return Estimate(
         student=choice.describe()["name"],
@@ -112,10 +125,11 @@ def estimate_job(
         teacher_gmacs=theirs.layer_multiply_accumulates / 1e9,
         student_gmacs=ours.layer_multiply_accumulates / 1e9,
         unet_bytes=unet_bytes,
-        pipeline_bytes=exported_unet_bytes(ours, dtype, spec.export) + _size_of_parts(teacher),
-        checkpoint_bytes=CHECKPOINTS_ON_DISK * STUDENT_COPIES * FLOAT32_BYTES * ours.parameters,
+        pipeline_bytes=exported_unet_bytes(ours, dtype, spec.export)
+        + sum(file.stat().st_size for file in shipped_weights(teacher.path)),
+        checkpoint_bytes=CHECKPOINTS_ON_DISK * _checkpoint_copies(spec) * FLOAT32_BYTES * ours.parameters,
         training_memory_bytes=training_memory(teacher, spec, theirs, ours, rate),
-        drawn_pictures=drawn,
+        drawn_pictures=counts.drawn,
         flops={phase: forward[phase] + training.get(phase, 0) for phase in phases},
         seconds=rate
         and {
@@ -126,7 +140,7 @@ def estimate_job(
 
 
 def _operations(
-    spec: DistillationSpec, teacher: UNetLayout, student: UNetLayout, drawn: int
+    spec: DistillationSpec, teacher: UNetLayout, student: UNetLayout, counts: _CaptionCounts
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return the operations of each phase in forward passes alone, and in passes that are trained."""
     theirs, ours = (2.0 * layout.multiply_accumulates for layout in (teacher, student))
@@ -135,12 +149,12 @@ def _operations(
     grids = spec.training.steps // spec.training.sample_every
     grid = GRID_PICTURES * ours * _unet_calls(spec.evaluation)
     forward = {
-        "latents": drawn * _unet_calls(spec.latents) * theirs,
+        "latents": (counts.drawn or 0) * _unet_calls(spec.latents) * theirs,
         "training": samples * (sample.teacher * theirs + sample.guide * ours) + grids * grid,
         "few_step": 0.0,
-        "evaluation": _evaluation(spec, theirs, ours),
+        "evaluation": _evaluation(spec, theirs, ours, counts.splits),
     }
-    for phase, operations in _scores(spec, theirs, ours).items():
+    for phase, operations in _scores(spec, theirs, ours, counts.splits).items():
         forward[phase] += operations
     trained = {"training": samples * sample.student * ours * (1 + BACKWARD_SHARE), "few_step": 0.0}
     for course in transfer_costs(spec.few_step):
@@ -150,12 +164,12 @@ def _operations(
     return forward, trained
 
 
-def _scores(spec: DistillationSpec, theirs: float, ours: float) -> dict[str, float]:
+def _scores(spec: DistillationSpec, theirs: float, ours: float, splits: int) -> dict[str, float]:
     """Return the operations of the scores on the way by phase: the teacher draws twice, before the first."""
     every, steps = spec.evaluation.score_every, spec.training.steps
     if not every or spec.optimiser_steps < every:
         return {}
-    pictures = _splits(spec) * spec.evaluation.score_samples
+    pictures = splits * spec.evaluation.score_samples
     operations = {
         "training": steps // every * pictures * _unet_calls(spec.evaluation) * ours,
         "few_step": 0.0,
@@ -171,11 +185,7 @@ def _scores(spec: DistillationSpec, theirs: float, ours: float) -> dict[str, flo
     return operations
 
 
-def _splits(spec: DistillationSpec) -> int:
-    return 2 + bool(spec.drawn.hold_out)
-
-
-def _evaluation(spec: DistillationSpec, theirs: float, ours: float) -> float:
+def _evaluation(spec: DistillationSpec, theirs: float, ours: float, splits: int) -> float:
     """Return the operations of drawing every split: the teacher twice, the student once, at all steps."""
     evaluation = spec.evaluation
     calls_of_teacher, calls_of_student = 2 * _unet_calls(evaluation), _unet_calls(spec.student_drawing)
@@ -183,7 +193,7 @@ def _evaluation(spec: DistillationSpec, theirs: float, ours: float) -> float:
         fewer = {"steps": steps}
         calls_of_teacher += _unet_calls(evaluation.model_copy(update=fewer))
         calls_of_student += _unet_calls(spec.student_drawing.model_copy(update=fewer))
-    return _splits(spec) * evaluation.samples * (calls_of_teacher * theirs + calls_of_student * ours)
+    return splits * evaluation.samples * (calls_of_teacher * theirs + calls_of_student * ours)
 
 
 def _unet_calls(drawing: LatentsSpec | EvaluationSpec) -> int:
@@ -191,16 +201,34 @@ def _unet_calls(drawing: LatentsSpec | EvaluationSpec) -> int:
     return (drawing.steps + (drawing.sampler == "pndm")) * (2 if drawing.guidance_scale > 1 else 1)
 
 
-def _drawn_count(spec: DistillationSpec, caption_count: int | None) -> int | None:
-    if caption_count is None and isinstance(spec.captions, InlineCaptions):
-        caption_count = len(set(spec.captions.texts))
-    if isinstance(spec.drawn, DrawnByText):
-        return len(set(spec.drawn.texts))
-    if isinstance(spec.drawn, DrawnByCount):
-        return spec.drawn.count if caption_count is None else min(spec.drawn.count, caption_count)
-    return None if caption_count is None else round(spec.drawn.fraction * caption_count)
+def _checkpoint_copies(spec: DistillationSpec) -> int:
+    """Return how often a checkpoint holds what is as large as the student: once more with a guide."""
+    return STUDENT_COPIES + any(course.sample.guide for course in transfer_costs(spec.few_step))
 
 
-def _size_of_parts(teacher: TeacherInfo) -> int:
-    """Return the bytes of the weights of every part but the U-Net, which are copied."""
-    return sum(file.stat().st_size for files in part_files(teacher).values() for file in files)
+def _count_captions(spec: DistillationSpec, caption_count: int | None) -> _CaptionCounts:
+    """Count captions as `core.captions` tells them apart, as far as that is known before they are read.
+
+    Captions of a request are there to be looked at. Of others how many are held out is not known: they count
+    as drawable, and as a split of their own.
+    """
+    hold_out = HoldOut(spec.drawn.hold_out)
+    held_out, has_held_out = 0, bool(hold_out)
+    if isinstance(spec.captions, InlineCaptions):
+        texts = set(spec.captions.texts)
+        if isinstance(spec.drawn, DrawnByText):
+            texts |= set(spec.drawn.texts)
+        caption_count, held_out = len(texts), sum(text in hold_out for text in texts)
+        has_held_out = bool(held_out)
+    drawable = None if caption_count is None else caption_count - held_out
+    drawn = _drawn_count(spec.drawn, drawable)
+    has_text_only = drawable is None or drawn is None or drawn < drawable
+    return _CaptionCounts(drawn, 1 + has_text_only + has_held_out)
+
+
+def _drawn_count(drawn: DrawnByCount | DrawnByFraction | DrawnByText, drawable: int | None) -> int | None:
+    if isinstance(drawn, DrawnByText):
+        return len(set(drawn.texts))
+    if isinstance(drawn, DrawnByCount):
+        return drawn.count if drawable is None else min(drawn.count, drawable)
+    return None if drawable is None else max(1, round(drawn.fraction * drawable))

@@ -205,7 +205,13 @@ def run_course(
 
     def save() -> None:
         path = save_checkpoint(
-            checkpoints, state.step, state.modules, state.optimiser, state.guard, state.scores
+            checkpoints,
+            state.step,
+            state.modules,
+            state.optimiser,
+            state.guard,
+            state.scores,
+            course.batches.embeddings.origin,
         )
         events.write("checkpoint", step=state.step, path=f"{checkpoints.name}/{path.name}")
 

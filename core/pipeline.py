@@ -17,7 +17,7 @@ from core.artist import Artist
 from core.attention import attention_kernels
 from core.batches import BatchSource
 from core.captions import CaptionSet, prepare_captions, report_captions
-from core.checkpoints import checkpoint_scores, complete_checkpoints
+from core.checkpoints import Origin, check_origin, checkpoint_scores, complete_checkpoints
 from core.conditioning import replacement_probability
 from core.embeddings import CaptionEmbeddings, captions_to_keep
 from core.evaluation import Evaluation, evaluate
@@ -97,6 +97,7 @@ def run_job(job: Job) -> None:
     if ranks.is_first:
         ranks.wait()
     report_captions(captions, spec, events)
+    check_origin(job.workdir / CHECKPOINTS, Origin(captions.content_hash, info.revision))
     check_judge(info, spec.evaluation)
 
     events.phase("latents")

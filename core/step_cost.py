@@ -23,7 +23,8 @@ class SampleCost:
     student
         Passes of the student that is trained: each one forward and one backward.
     student_at_once
-        Passes of the student whose activations are in memory at the same time.
+        Passes of the student whose activations are in memory at the same time. Where these are not all, the
+        loss comes in parts, whose gradients are summed.
     """
 
     teacher: int
@@ -34,10 +35,21 @@ class SampleCost:
 
 @dataclass(frozen=True)
 class CourseCost:
-    """A stretch of the job: optimiser steps, and what each of their samples costs."""
+    """A stretch of the job.
+
+    Attributes
+    ----------
+    steps
+        Optimiser steps.
+    sample
+        What each of their samples costs.
+    earlier_students
+        Students of before that are in memory beside the one that is trained and its average.
+    """
 
     steps: int
     sample: SampleCost
+    earlier_students: int
 
 
 def training_sample_cost(method: MethodSpec) -> SampleCost:
@@ -57,10 +69,17 @@ HALVING_COST = SampleCost(teacher=0, guide=2, student=1, student_at_once=1)
 
 
 def transfer_costs(few_step: FewStepSpec | None) -> list[CourseCost]:
-    """Return the cost of each round of a few-step transfer, in order; none without a transfer."""
+    """Return the cost of each round of a few-step transfer, in order; none without a transfer.
+
+    In memory stay the student that the training left, what the round before left, and the guide.
+    """
     if few_step is None:
         return []
     return [
-        CourseCost(few_step.training_steps, FOLDING_COST if steps is None else HALVING_COST)
-        for steps in few_step.rounds
+        CourseCost(
+            few_step.training_steps,
+            FOLDING_COST if steps is None else HALVING_COST,
+            earlier_students=1 + (number > 0) + (steps is not None),
+        )
+        for number, steps in enumerate(few_step.rounds)
     ]

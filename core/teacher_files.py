@@ -69,9 +69,14 @@ def plain_weights(part: str, files: Sequence[str]) -> list[str]:
     Raises
     ------
     BadTeacherError
-        If there is none; it says so if there are pickles instead.
+        If there is none; it says so if there are a variant or pickles instead.
     """
     plain = [file for file in sorted(files) if file.endswith(".safetensors") and not _is_variant(file)]
+    if not plain and (variants := sorted(filter(_is_variant, files))):
+        raise BadTeacherError(
+            f"{part} has safetensors weights only as a variant, {variants[0]}",
+            "load the pipeline with from_pretrained(…, variant=…) and save it again without one",
+        )
     if not plain:
         pickles = sorted(filter(_is_pickle, files))
         instead = f", only {pickles[0]}: a pickle, which can run code when it is read" if pickles else ""

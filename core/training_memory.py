@@ -5,7 +5,7 @@ from typing import Literal
 from core.device_rate import DeviceRate
 from core.registry import TeacherInfo, part_parameters
 from core.spec import DistillationSpec
-from core.step_cost import training_sample_cost
+from core.step_cost import SampleCost, training_sample_cost, transfer_costs
 from core.unet_layout import UNetLayout
 from core.unet_memory import FLOAT32_BYTES, saved_bytes
 
@@ -20,19 +20,28 @@ def training_memory(
     ours: UNetLayout,
     rate: DeviceRate | None,
 ) -> int:
-    """Return the peak memory of the training: of what `unets_memory` counts, and the teacher's other parts.
+    """Return the peak memory of the training, or of a round of the few-step transfer that takes more.
 
-    Where that is the host's memory, the process itself takes some, and the weights that the student starts
-    from are kept beside it until there is a checkpoint to go back to.
+    That is what `unets_memory` counts, and the teacher's other parts. What a pass of the text encoders holds,
+    1 GB for SDXL's, is gone before the gradients come, and less than those of any of SDXL's presets. Where it
+    is the host's memory, the process itself takes some, and the weights that the student starts from are kept
+    beside it until there is a checkpoint to go back to.
     """
     micro_batch = spec.training.micro_batch_size or spec.training.batch_size
-    memory = unets_memory(
-        theirs,
-        ours,
-        samples=micro_batch * training_sample_cost(spec.method).student_at_once,
-        precision=spec.training.precision or (rate.precision if rate else "bfloat16"),
-        accumulates=micro_batch < spec.training.batch_size,
-    )
+
+    def step_memory(sample: SampleCost, earlier_students: int) -> int:
+        return unets_memory(
+            theirs,
+            ours,
+            samples=micro_batch * sample.student_at_once,
+            precision=spec.training.precision or (rate.precision if rate else "bfloat16"),
+            accumulates=micro_batch < spec.training.batch_size or sample.student > sample.student_at_once,
+            earlier_students=earlier_students,
+        )
+
+    memory = step_memory(training_sample_cost(spec.method), earlier_students=0)
+    for course in transfer_costs(spec.few_step):
+        memory = max(memory, step_memory(course.sample, course.earlier_students))
     memory += FLOAT32_BYTES * sum(part_parameters(teacher).values())
     if rate and rate.process_bytes:
         memory += FLOAT32_BYTES * ours.parameters + rate.process_bytes
@@ -46,12 +55,13 @@ def unets_memory(
     samples: int,
     precision: Literal["float32", "bfloat16"],
     accumulates: bool,
+    earlier_students: int = 0,
 ) -> int:
     """Return the peak memory of a teacher's U-Net and of the student's in training.
 
     Held throughout: the teacher, and of the student its weights, their average and both moments. Gradients
-    come while the backward pass frees what the forward pass saved; over several micro-batches they are there
-    from the second one on.
+    come while the backward pass frees what the forward pass saved; over several micro-batches, or parts of
+    the loss, they are there from the second one on.
 
     Parameters
     ----------
@@ -62,9 +72,12 @@ def unets_memory(
     precision
         What the U-Nets compute in.
     accumulates
-        Whether gradients are summed over several micro-batches.
+        Whether gradients are summed over several micro-batches or parts of the loss.
+    earlier_students
+        Students of before that are held as well.
     """
-    weights = FLOAT32_BYTES * (theirs.parameters + STUDENT_COPIES * ours.parameters)
+    copies = STUDENT_COPIES + earlier_students
+    weights = FLOAT32_BYTES * (theirs.parameters + copies * ours.parameters)
     gradients = FLOAT32_BYTES * ours.parameters
     saved = samples * saved_bytes(ours, COMPUTE_BYTES[precision])
     if precision == "bfloat16":

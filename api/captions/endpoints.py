@@ -11,7 +11,7 @@ from api.errors import UnsupportedMediaTypeError
 from api.openapi import problems
 from api.pagination import Limit, ListPage
 from api.tenant_services import TenantServicesDependency
-from core.caption_formats import COMPRESSIONS, SUFFIXES, format_of
+from core.caption_formats import SUFFIXES, SUPPORTED, format_of
 from store.errors import InvalidInputError
 
 FORM = "multipart/form-data"
@@ -72,7 +72,7 @@ async def upload_captions(
 def _check_ending(name: str) -> None:
     if format_of(name) is None:
         raise InvalidInputError(
-            f"The name's ending says of no format that it has it; {', '.join(COMPRESSIONS)} may follow it.",
+            f"The name's ending says of no format that it has it; {SUPPORTED}.",
             field="name",
             allowed=[f"*{suffix}" for suffix in SUFFIXES],
         )

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.caption_formats import CaptionFormat, format_of
+from core.caption_formats import CaptionFormat, format_to_read
 from store import models
 
 
@@ -40,7 +40,7 @@ class CaptionFile(BaseModel):
         return cls(
             id=file.id,
             name=file.name,
-            format=format_of(file.name) or "text",
+            format=format_to_read(file.name),
             size=file.size,
             sha256=file.sha256,
             created_at=file.created_at,

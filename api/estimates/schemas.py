@@ -55,7 +55,7 @@ class Estimate(BaseModel):
     student_gmacs: float
     unet_bytes: int = Field(description="The student's U-Net weights as exported.")
     pipeline_bytes: int = Field(description="All weights of the exported folder.")
-    checkpoint_bytes: int = Field(description="Disk that the training's checkpoints take.")
+    checkpoint_bytes: int = Field(description="Disk that the checkpoints take.")
     training_memory_bytes: int = Field(description="Peak memory of the training, counted, not measured.")
     drawn_pictures: int | None = Field(
         description="Pictures that the teacher draws to train on; null where the service does not know how "

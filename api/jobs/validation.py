@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from core.caption_formats import format_to_read
 from core.spec import (
     BadCaptionsError,
     BadTeacherError,
@@ -53,7 +54,7 @@ def resolve_spec(spec: DistillationSpec, settings: Settings, remote: RemoteObjec
     if isinstance(spec.captions, S3Captions):
         spec = _with_caption_revision(spec, spec.captions, settings, remote)
     if isinstance(spec.captions, FileCaptions):
-        path = _find_caption_file(spec.captions.path, settings.captions_folder)
+        path = _find_caption_file(spec.captions, settings.captions_folder)
         spec = spec.model_copy(update={"captions": spec.captions.model_copy(update={"path": str(path)})})
     if isinstance(spec.captions, InlineCaptions):
         spec = _with_drawable_count(spec, captions=len(set(spec.captions.texts)))
@@ -118,6 +119,7 @@ def _with_caption_revision(
     spec: DistillationSpec, captions: S3Captions, settings: Settings, remote: RemoteObjects
 ) -> DistillationSpec:
     try:
+        format_to_read(captions.uri, captions.format)
         _, revision = find_captions(remote, settings, captions)
     except BadCaptionsError as error:
         raise _refusal(error, "captions.uri") from error
@@ -128,11 +130,11 @@ def _refusal(error: BadTeacherError | BadCaptionsError, field: str) -> InvalidIn
     return InvalidInputError(f"{error.message}; {error.hint}", field=field)
 
 
-def _find_caption_file(path: str, folder: Path) -> Path:
+def _find_caption_file(captions: FileCaptions, folder: Path) -> Path:
     """Resolve a path within the captions folder; links and dots that lead out of it are refused."""
     root = folder.resolve()
     try:
-        candidate = (root / path).resolve()
+        candidate = (root / captions.path).resolve()
         found = candidate.is_relative_to(root) and candidate.is_file()
     except (OSError, RuntimeError):  # a name too long for the file system, or links that lead in a circle
         found = False
@@ -143,6 +145,10 @@ def _find_caption_file(path: str, folder: Path) -> Path:
             field="captions.path",
             allowed=names[:LISTED_FILES],
         )
+    try:
+        format_to_read(candidate.name, captions.format)
+    except BadCaptionsError as error:
+        raise _refusal(error, "captions.path") from error
     return candidate
 
 

@@ -301,6 +301,10 @@ def test_caption_files_lie_in_the_captions_folder(
         assert answer.status_code == 422, path
         assert problem_of(answer)["errors"][0]["field"] == "captions.path"
         assert "password" not in answer.text
+    (folder / "animals.json").write_text('["cat", "dog"]')
+    spec = {"teacher": "tiny", "captions": {"kind": "file", "path": "animals.json"}}
+    (error,) = problem_of(offline.post("/jobs", json=spec))["errors"]
+    assert (error["field"], ".jsonl" in error["message"]) == ("captions.path", True)
     # Only the database is missing for a file that may be read.
     spec = {"teacher": "tiny", "captions": {"kind": "file", "path": "animals.txt"}}
     assert offline.post("/jobs", json=spec).status_code == 503

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,19 +18,24 @@ from core.caption_readers import read_file
 from core.errors import BadCaptionsError
 from core.spec import FileCaptions
 
-TEXTS = ["small cat", 'a "quoted", red\nbus', "Größe 3, ça va", ""]
+LINES = ["small cat", 'a "quoted", red bus', "Größe 3, ça va", ""]
+TEXTS = [text.replace(" bus", "\nbus") for text in LINES]
 
 
 def read(path: Path, **fields: object) -> list[str]:
     return list(read_file(FileCaptions(path=str(path), **fields)))
 
 
-def as_csv(texts: list[str], delimiter: str = ",") -> bytes:
+def as_csv(texts: list[str]) -> bytes:
     table = io.StringIO()
-    writer = csv.writer(table, delimiter=delimiter)
+    writer = csv.writer(table)
     writer.writerow(["id", "caption"])
     writer.writerows(enumerate(texts))
     return table.getvalue().encode()
+
+
+def as_tsv(texts: list[str]) -> bytes:
+    return "".join(f"{number}\t{text}\n" for number, text in [("id", "caption"), *enumerate(texts)]).encode()
 
 
 def as_jsonl(texts: list[str]) -> bytes:
@@ -49,16 +55,53 @@ def compress(content: bytes, suffix: str) -> bytes:
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
 @pytest.mark.parametrize(
-    ("suffix", "content"),
-    [(".csv", as_csv(TEXTS)), (".tsv", as_csv(TEXTS, "\t")), (".jsonl", as_jsonl(TEXTS))],
+    ("suffix", "write", "texts"),
+    [(".csv", as_csv, TEXTS), (".tsv", as_tsv, LINES), (".jsonl", as_jsonl, TEXTS)],
 )
 def test_tables_give_their_caption_column(
-    tmp_path: Path, suffix: str, content: bytes, compression: str
+    tmp_path: Path, suffix: str, write: Callable[[list[str]], bytes], texts: list[str], compression: str
 ) -> None:
     path = tmp_path / f"a.b{suffix}{compression}"
-    path.write_bytes(compress(content, compression))
-    assert read(path) == TEXTS
-    assert read(path, column="caption", limit=2) == TEXTS[:2]
+    path.write_bytes(compress(write(texts), compression))
+    assert read(path) == texts
+    assert read(path, column="caption", limit=2) == texts[:2]
+
+
+@pytest.mark.parametrize("header", ["caption\turl", "caption"])
+def test_quotes_mean_nothing_in_tsv(tmp_path: Path, header: str) -> None:
+    texts = ['"Blue" by Picasso', '"foo', 'bar"', '""', "it's 5' 11\""]
+    rest = "\thttp://x" if "url" in header else ""
+    path = tmp_path / "captions.tsv"
+    path.write_text("\n".join([header, *(text + rest for text in texts)]))
+    assert read(path) == texts
+
+
+def test_a_cell_may_be_as_long_as_a_line(tmp_path: Path) -> None:
+    usual = csv.field_size_limit()
+    path = tmp_path / "captions.csv"
+    path.write_text(f"caption,page\na cat,{'x' * 140_000}\n{'y' * 140_000},z\n")
+    rows = read_file(FileCaptions(path=str(path)))
+    assert next(rows) == "a cat"
+    assert csv.field_size_limit() == usual
+    assert list(rows) == ["y" * 140_000]
+    many_lines = "line\n" * 2**22
+    path.write_text(f'caption\n"{many_lines}"\n')
+    with pytest.raises(BadCaptionsError, match=r"captions\.csv, line .*larger than field limit"):
+        read(path)
+    assert csv.field_size_limit() == usual
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "captions.tsv"])
+def test_a_caption_is_not_lost_as_the_name_of_a_column(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("a cat\na dog\n")
+    with pytest.raises(BadCaptionsError, match=f"{name}: is the first line, 'a cat', the") as raised:
+        read(path)
+    assert "captions.format to text" in raised.value.hint
+    assert read(path, format="text") == ["a cat\n", "a dog\n"]
+    assert read(path, column="a cat") == ["a dog"]
+    path.write_text("Text\na dog\n")
+    assert read(path) == ["a dog"]
 
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
@@ -76,6 +119,22 @@ def test_parquet_gives_a_column_of_text(tmp_path: Path, codec: str) -> None:
     assert read(path) == ["one", "", "three"]
     with pytest.raises(BadCaptionsError, match="width holds int64"):
         read(path, column="width")
+
+
+@pytest.mark.parametrize(
+    "column_type",
+    [
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int32(), pa.string()),
+    ],
+)
+def test_parquet_has_many_types_of_text(tmp_path: Path, column_type: pa.DataType) -> None:
+    path = tmp_path / "captions.parquet"
+    texts = pa.array(["one", None, "Größe", "one"]).cast(column_type)
+    pq.write_table(pa.table({"caption": texts}), path, row_group_size=2)
+    assert pq.read_schema(path).field("caption").type == column_type
+    assert read(path) == ["one", "", "Größe", "one"]
 
 
 def test_a_parquet_file_says_which_row_is_no_text(tmp_path: Path) -> None:
@@ -97,6 +156,32 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
     path = tmp_path / "captions.data"
     path.write_bytes(as_csv(TEXTS))
     assert read(path, format="csv") == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("A.CSV", as_csv(TEXTS)),
+        ("a.Jsonl.GZ", gzip.compress(as_jsonl(TEXTS))),
+        ("captions", "\n".join(TEXTS).encode()),
+        ("captions.gz", gzip.compress(b"one")),
+    ],
+)
+def test_the_case_of_an_ending_does_not_matter_and_a_name_without_one_is_text(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    expected = {"captions": "\n".join(TEXTS).splitlines(), "captions.gz": ["one"]}.get(name, TEXTS)
+    assert [text.removesuffix("\n") for text in read(tmp_path / name)] == expected
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.xlsx", "a.JSON", "captions.v2"])
+def test_a_file_of_an_unknown_ending_is_no_text(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('["a cat",\n"a dog"]')
+    with pytest.raises(BadCaptionsError, match=f"{name} ends in .*no format of captions") as raised:
+        read(tmp_path / name)
+    assert ".jsonl, .ndjson, .parquet" in raised.value.hint
+    assert "captions.format (text, csv" in raised.value.hint
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,19 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from core.captions import prepare_captions
+from core.checkpoints import Origin, save_checkpoint
 from core.cost import random_conditions
 from core.device_rate import DeviceRate
 from core.estimate import estimate_job
 from core.exported_size import safetensors_size
+from core.few_step import begin_round
+from core.loop import frozen_copy
 from core.phase_times import phase_seconds
 from core.probe import cached_rate, compare, job_probe
 from core.registry import TeacherInfo
-from core.spec import DistillationSpec, derive_student
+from core.spec import DistillationSpec, TrainingSpec, derive_student
+from core.teacher import Teacher
 from core.unet_layout import unet_layout
 from core.unet_memory import saved_bytes
 
@@ -78,6 +83,64 @@ def test_the_teacher_draws_as_many_pictures_as_there_are_captions_to_draw(
     assert drawn(**bundled, drawn={"texts": ["one", "two"]}) == 2
 
 
+def test_only_splits_that_there_are_are_drawn_for_scores_and_evaluation(
+    teacher_info: TeacherInfo, make_spec: Callable[..., DistillationSpec], tmp_path: Path
+) -> None:
+    """Counted as a set on disk has them: nothing is text only where all is drawn, nor drawn if held out."""
+    inline = {"kind": "inline", "texts": ["cat", "dog", "fish", "cat"]}
+    file = {"kind": "file", "path": str(tmp_path / "captions.txt")}
+    (tmp_path / "captions.txt").write_text("cat\ndog\nfish\n")
+
+    def drawn_and_pictures(count: int | None = None, **changes: Any) -> tuple[int | None, float]:
+        spec = make_spec(**changes)
+        estimate = estimate_job(teacher_info, spec, caption_count=count)
+        theirs, ours = (
+            2 * unet_layout(config, prompt_tokens=teacher_info.prompt_tokens).multiply_accumulates
+            for config in (teacher_info.unet_config, derive_student(teacher_info.unet_config, "b-small"))
+        )
+        a_split = 4 * 2 * 2 * (2 * theirs + ours)  # pictures, steps, guidance; and who draws them
+        return estimate.drawn_pictures, estimate.flops["evaluation"] / a_split
+
+    for number, (changes, count) in enumerate(
+        [
+            ({"captions": inline, "drawn": {"count": 50}}, None),
+            ({"captions": inline, "drawn": {"count": 2}}, None),
+            ({"captions": inline, "drawn": {"count": 50, "hold_out": ["cat"]}}, None),
+            ({"captions": inline, "drawn": {"fraction": 0.5, "hold_out": ["cat"]}}, None),
+            ({"captions": inline, "drawn": {"fraction": 0.1, "hold_out": ["zebra"]}}, None),
+            ({"captions": inline, "drawn": {"texts": ["one", "two"]}}, None),
+            ({"captions": inline, "drawn": {"texts": ["fish", "cat", "dog"]}}, None),
+            ({"captions": file, "drawn": {"count": 3}}, 3),
+        ]
+    ):
+        splits = prepare_captions(make_spec(**changes), tmp_path / str(number), []).splits
+        there = sum(map(bool, splits.values()))
+        assert drawn_and_pictures(count, **changes) == (splits["drawn"], pytest.approx(there)), changes
+    of_unknown_size = {"captions": file, "drawn": {"count": 50, "hold_out": ["cat"]}}
+    assert drawn_and_pictures(**of_unknown_size) == (50, pytest.approx(3))
+
+
+def test_checkpoints_of_a_transfer_hold_the_guide_too(
+    teacher: Teacher, make_spec: Callable[..., DistillationSpec], tmp_path: Path
+) -> None:
+    """Three are on disk at most, each with what the round's student learns from."""
+    few_step = {"steps": 2, "start_steps": 4, "training_steps": 5}
+    student = UNet2DConditionModel.from_config(derive_student(teacher.info.unet_config, "b-small"))
+    sizes = []
+    for guide in (None, frozen_copy(student)):
+        state = begin_round(student, guide, TrainingSpec(), first_step=0)
+        for parameter in state.student.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        state.optimiser.step()
+        checkpoint = save_checkpoint(
+            tmp_path, 1, state.modules, state.optimiser, state.guard, {}, Origin("a", "b")
+        )
+        sizes.append(3 * sum(file.stat().st_size for file in checkpoint.iterdir()))
+    for size, changes in zip(sizes, ({}, {"few_step": few_step}), strict=True):
+        counted = estimate_job(teacher.info, make_spec(**changes)).checkpoint_bytes
+        assert counted == pytest.approx(size, rel=0.05)
+
+
 def test_more_visited_states_and_directions_multiply_the_passes(
     sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
 ) -> None:
@@ -130,6 +193,35 @@ def test_memory_holds_the_teacher_and_the_student_six_times(
     saved = saved_bytes(unet_layout(derive_student(sd14.unet_config, "b-base")), compute_bytes=2)
     held = estimate_job(sd14, spec).training_memory_bytes - saved
     assert held == pytest.approx(4 * 859_520_964 + 22 * 579_384_964, rel=0.001)
+
+
+def test_gradients_are_summed_over_micro_batches_and_over_the_parts_of_a_loss(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    """From the second on they are there beside what forward passes save, which is more than they are."""
+
+    def memory(method: dict[str, Any], **training: int) -> int:
+        return estimate_job(
+            sd14, training_only(make_spec, method=method, training=training)
+        ).training_memory_bytes
+
+    ours = unet_layout(derive_student(sd14.unet_config, "b-small"))
+    plain = memory({}, batch_size=8)
+    assert 8 * saved_bytes(ours, compute_bytes=2) > 4 * ours.parameters
+    assert memory({"noise_matching_steps": 3}, batch_size=8) - plain == 4 * ours.parameters
+    assert memory({}, batch_size=16, micro_batch_size=8) - plain == 4 * ours.parameters
+
+
+def test_a_transfer_holds_the_guide_and_the_students_of_before(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    """How many there are `tests/core/test_few_step.py` counts."""
+    few_step = {"steps": 2, "start_steps": 4, "training_steps": 5}
+    direct, transferred = (
+        estimate_job(sd14, training_only(make_spec, **changes)) for changes in ({}, {"few_step": few_step})
+    )
+    extra = transferred.training_memory_bytes - direct.training_memory_bytes
+    assert extra == 3 * 4 * direct.student_parameters
 
 
 def test_on_a_processor_the_process_and_the_weights_of_the_start_are_held_too(

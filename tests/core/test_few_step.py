@@ -1,5 +1,6 @@
 """Few-step transfer: what its rounds aim at, what they hand on, and that an interrupted one ends the same."""
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from core.loop import train
 from core.noise_process import NoiseProcess, noise_process
 from core.sampling import build_sampler, draw_latents
 from core.spec import DistillationSpec, EvaluationSpec, TrainingSpec, derive_student
+from core.step_cost import transfer_costs
 from core.stopping import Stopped, StopRequest
 from core.student_weights import build_student
 from core.students import student_rule
@@ -193,6 +195,22 @@ def run(
         teacher, make_student(teacher), batches, spec, folder, lambda average, step: None, events, stop
     )
     return transfer(teacher, student, batches, spec, spec.few_step, folder, draw, events, stop)
+
+
+def test_as_many_students_are_in_memory_as_the_estimate_counts(
+    teacher: Teacher, batches: BatchSource, spec: DistillationSpec, events: EventWriter, tmp_path: Path
+) -> None:
+    held = []
+
+    def draw(drawing: EvaluationSpec, average: UNet2DConditionModel, step: int) -> None:
+        gc.collect()
+        unets = [found for found in gc.get_objects() if type(found) is UNet2DConditionModel]
+        held.append(sum(unet.num_parameters() == average.num_parameters() for unet in unets))
+
+    student = make_student(teacher)  # which the pipeline holds on to as well
+    transfer(teacher, student, batches, spec, spec.few_step, tmp_path, draw, events, StopRequest())
+    trained_and_average = 2
+    assert held == [trained_and_average + course.earlier_students for course in transfer_costs(spec.few_step)]
 
 
 def test_a_transfer_that_is_stopped_after_every_step_ends_as_one_that_is_not(

@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from core.artist import Artist
 from core.batches import Batch, BatchSource
 from core.captions import CaptionSet
-from core.checkpoints import newest_checkpoint, save_checkpoint
+from core.checkpoints import Origin, newest_checkpoint, save_checkpoint
 from core.divergence import DivergenceGuard
 from core.embeddings import CaptionEmbeddings, captions_to_keep
 from core.errors import DivergedError
@@ -45,6 +45,7 @@ from core.teacher import Teacher
 from core.training_step import Objective, TrainingState, train_step
 
 N = 5  # pictures of `batches`
+ORIGIN = Origin(captions="a" * 64, teacher="b" * 64)
 
 
 def make_student(teacher: Teacher) -> UNet2DConditionModel:
@@ -208,7 +209,8 @@ def test_a_checkpoint_restores_everything(teacher: Teacher, batches: BatchSource
 
     state, objective = make_state(teacher, training)
     step(state, objective)
-    checkpoint = save_checkpoint(tmp_path, state.step, state.modules, state.optimiser, DivergenceGuard(), {})
+    guard = DivergenceGuard()
+    checkpoint = save_checkpoint(tmp_path, state.step, state.modules, state.optimiser, guard, {}, ORIGIN)
     step(state, objective)
     restored, objective = make_state(teacher, training)
     restored.load(checkpoint)
@@ -224,7 +226,7 @@ def test_a_checkpoint_restores_everything(teacher: Teacher, batches: BatchSource
 def test_a_torn_checkpoint_is_passed_over_and_two_are_kept(teacher: Teacher, tmp_path: Path) -> None:
     state, _ = make_state(teacher, TrainingSpec())
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, state.modules, state.optimiser, DivergenceGuard(), {})
+        save_checkpoint(tmp_path, step, state.modules, state.optimiser, DivergenceGuard(), {}, ORIGIN)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
     assert newest_checkpoint(tmp_path) == tmp_path / "step-00000003"
     with (tmp_path / "step-00000003" / "model.safetensors").open("r+b") as file:

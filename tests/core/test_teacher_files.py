@@ -51,6 +51,13 @@ def test_a_part_of_pickles_alone_is_refused(pickle: str) -> None:
         choose_files([*names, f"vae/{pickle}"], INDEX)
 
 
+def test_a_part_of_a_variant_alone_is_told_how_to_become_a_plain_one() -> None:
+    names = [name for name in PIPELINE if not name.startswith("vae/diffusion")]
+    with pytest.raises(BadTeacherError, match=r"vae has .* only as a variant, model\.fp16\.safet") as caught:
+        choose_files([*names, "vae/model.fp16.safetensors", "vae/model.bin"], INDEX)
+    assert "variant=…" in caught.value.hint
+
+
 def test_configs_are_the_small_files_that_say_what_a_pipeline_is() -> None:
     assert [name for name in PIPELINE if is_config(name)] == [
         "model_index.json",

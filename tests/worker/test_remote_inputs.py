@@ -309,6 +309,9 @@ def test_nothing_is_allowed_by_default(
     with pytest.raises(InvalidInputError, match=r"allowed: none; .*S3_TEACHER_PREFIXES") as caught:
         resolve_spec(small_spec(teacher=teacher), settings, remote)
     assert caught.value.field == "teacher"
+    with pytest.raises(InvalidInputError, match=r"mine\.json ends in \.json, .*\.jsonl") as caught:
+        resolve_spec(small_spec(captions={"kind": "s3", "uri": f"{uri[:-4]}.json"}), settings, remote)
+    assert caught.value.field == "captions.uri"
     with pytest.raises(InvalidInputError, match=r"allowed: none; .*S3_CAPTION_PREFIXES") as caught:
         resolve_spec(small_spec(captions={"kind": "s3", "uri": uri}), settings, remote)
     assert caught.value.field == "captions.uri"
