@@ -15,7 +15,7 @@ from core.errors import BadTeacherError
 from core.families import check_pipeline
 from core.object_references import SCHEME
 from core.registry import TeacherInfo, find_teacher, read_json, read_teacher
-from core.teacher_files import INDEX, PART_FILES, ROOT_FILES
+from core.teacher_files import INDEX, LICENCE_FILES, PART_FILES, ROOT_FILES
 
 VARIANTS = ("*.fp16.safetensors", "*.non_ema.safetensors")
 
@@ -58,7 +58,12 @@ def hub_patterns(index: Iterable[str]) -> list[str]:
     Repositories also hold single-file checkpoints and other tools' formats, many times the pipeline's size.
     """
     parts = [name for name in index if not name.startswith("_")]
-    return [*ROOT_FILES, *(f"{part}/{pattern}" for part in parts for pattern in PART_FILES)]
+    licences = map(_in_any_case, LICENCE_FILES)
+    return [*ROOT_FILES, *licences, *(f"{part}/{pattern}" for part in parts for pattern in PART_FILES)]
+
+
+def _in_any_case(pattern: str) -> str:
+    return "".join(f"[{each.upper()}{each}]" if each.isalpha() else each for each in pattern)
 
 
 def _download(repository: str, revision: str) -> Path:

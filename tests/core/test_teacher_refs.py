@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from core.errors import BadTeacherError, UnknownTeacherError
 from core.teacher_refs import hub_patterns, resolve_teacher
@@ -36,6 +37,7 @@ def test_an_object_store_is_not_read_from_here() -> None:
 def test_of_a_repository_only_the_pipeline_is_fetched() -> None:
     patterns = hub_patterns({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"]})
     assert "unet/*.safetensors" in patterns
-    assert "LICENSE*" in patterns
+    licences = ["LICENSE", "License.txt", "license.md", "Use_Policy.md"]
+    assert list(filter_repo_objects([*licences, "my-license"], allow_patterns=patterns)) == licences
     assert "*.safetensors" not in patterns  # single-file checkpoints beside the pipeline
     assert not any(pattern.startswith("_") for pattern in patterns)
