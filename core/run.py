@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from transformers.utils import logging as transformers_logging
 
 from core.child_process import die_with_parent
-from core.errors import CoreError, OutOfMemoryError, StorageFullError, UnexpectedError
+from core.errors import CoreError, UnexpectedError
 from core.events import EventWriter
+from core.exhaustion import exhaustion
 from core.exit_status import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
 from core.logs import configure_from_environment
 from core.pipeline import Job, run_job
@@ -121,30 +121,13 @@ def _tell(tell: Callable[[], None]) -> int:
 
 def explain(error: Exception) -> CoreError:
     """Return an error in the user's terms."""
-    match error:
-        case CoreError():
-            return error
-        case MemoryError() | torch.OutOfMemoryError():
-            return _out_of_memory()
-        case RuntimeError() if "can't allocate memory" in str(
-            error
-        ):  # torch's CPU allocator has no class of its own
-            return _out_of_memory()
-        case OSError() if error.errno in FULL_DISK:
-            return StorageFullError("the disk is full", "free some space and run the job again")
-        case _ if "No space left on device" in str(error):  # how safetensors reports it
-            return StorageFullError("the disk is full", "free some space and run the job again")
-        case ValidationError():
-            return CoreError(f"the specification is not valid: {error}", "check spec.json")
-        case _:
-            return UnexpectedError(f"{type(error).__name__}: {error}", "the log has the whole story")
-
-
-def _out_of_memory() -> OutOfMemoryError:
-    return OutOfMemoryError(
-        "the memory is used up",
-        "lower training.micro_batch_size, latents.batch_size or evaluation.batch_size",
-    )
+    if isinstance(error, CoreError):
+        return error
+    if (used_up := exhaustion(error)) is not None:
+        return used_up
+    if isinstance(error, ValidationError):
+        return CoreError(f"the specification is not valid: {error}", "check spec.json")
+    return UnexpectedError(f"{type(error).__name__}: {error}", "the log has the whole story")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,6 +17,7 @@ from transformers import CLIPTokenizer
 
 from core.conditions import Conditions
 from core.errors import BadTeacherError
+from core.exhaustion import exhaustion
 from core.frozen import load_frozen
 from core.prompts import PromptEncoder, load_prompt_encoder
 from core.registry import TeacherInfo
@@ -101,6 +102,8 @@ def load_teacher(info: TeacherInfo, device: torch.device, precision: torch.dtype
     ------
     BadTeacherError
         If a part is missing, damaged, or not what its config says.
+    OutOfMemoryError
+        If there is no room for it.
     """
     try:
         return Teacher(
@@ -112,7 +115,7 @@ def load_teacher(info: TeacherInfo, device: torch.device, precision: torch.dtype
             precision=precision,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadTeacherError(
+        raise exhaustion(error) or BadTeacherError(
             f"teacher {info.id} cannot be loaded: {error}",
             "diffusers.DiffusionPipeline.from_pretrained must be able to load the folder",
         ) from error

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
-from core.errors import BadTeacherError, UnknownTeacherError
+from core import teacher_refs
+from core.errors import BadTeacherError, StorageFullError, UnknownTeacherError
 from core.teacher_refs import hub_patterns, resolve_teacher
 
 
@@ -27,6 +28,17 @@ def test_a_teacher_can_be_given_by_its_id(teachers_dir: Path) -> None:
 def test_a_hub_reference_that_is_no_repository_is_a_bad_teacher() -> None:
     with pytest.raises(BadTeacherError, match="cannot be fetched"):
         resolve_teacher("no/such/repository@main", [])
+
+
+def test_a_disk_that_is_full_while_fetching_is_no_fault_of_the_teacher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def download(repository: str, **what: str) -> None:
+        Path("/dev/full").write_text(repository)
+
+    monkeypatch.setattr(teacher_refs, "hf_hub_download", download)
+    with pytest.raises(StorageFullError):
+        resolve_teacher("owner/name@main", [])
 
 
 def test_an_object_store_is_not_read_from_here() -> None:
