@@ -90,6 +90,16 @@ class TeacherInfo(BaseModel):
         return revision_of(self.path, parts_of(self.family))
 
 
+class _About(BaseModel):
+    """What a ``teacher.json`` may say; whatever else stands there is somebody else's."""
+
+    id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    licence: str | None = None
+    caption_set: str | None = None
+
+
 def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
     """Return the teachers in these folders, sorted by id; of two with one id the first folder's counts."""
     teachers: dict[str, TeacherInfo] = {}
@@ -194,23 +204,30 @@ def read_teacher(path: Path) -> TeacherInfo:
         if (path / part).is_dir() and not part.startswith("tokenizer"):
             weight_files(path / part)
     unet_dtype(path)
-    about = read_json(path / "teacher.json") if (path / "teacher.json").is_file() else {}
+    about = _read_about(path)
+    return TeacherInfo(
+        id=path.name if about.id is None else about.id,
+        path=path,
+        family=configs.family.name,
+        unet_config=configs.unet_config,
+        parameters=sum(map(count_parameters, weight_files(path / "unet"))),
+        prompt_tokens=configs.prompt_tokens,
+        licence=about.licence or _licence_of_card(path / "README.md"),
+        title=about.name,
+        description=about.description,
+        caption_set=None if about.caption_set is None else _inside(path, about.caption_set),
+    )
+
+
+def _read_about(path: Path) -> _About:
+    if not (path / "teacher.json").is_file():
+        return _About()
     try:
-        return TeacherInfo(
-            id=about.get("id", path.name),
-            path=path,
-            family=configs.family.name,
-            unet_config=configs.unet_config,
-            parameters=sum(map(count_parameters, weight_files(path / "unet"))),
-            prompt_tokens=configs.prompt_tokens,
-            licence=about.get("licence") or _licence_of_card(path / "README.md"),
-            title=about.get("name"),
-            description=about.get("description"),
-            caption_set=_inside(path, about["caption_set"]) if "caption_set" in about else None,
-        )
+        return _About.model_validate(read_json(path / "teacher.json"))
     except ValidationError as error:
         raise BadTeacherError(
-            f"{path.name}/teacher.json has fields of the wrong type: {error}", "id and name are texts"
+            f"{path.name}/teacher.json has fields of the wrong type: {error}",
+            f"{', '.join(_About.model_fields)} are texts",
         ) from error
 
 
@@ -318,7 +335,7 @@ def _check_magnitudes(unet_config: dict[str, Any]) -> None:
 
 def _inside(folder: Path, name: str) -> Path:
     """Return the path of a file that a teacher's own words say lies beside it."""
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    if "\0" in name or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise BadTeacherError(f"{folder.name}/teacher.json names a file outside of its folder: {name}")
     return folder / name
 
