@@ -31,14 +31,13 @@ from core.families import (
 from core.revisions import revision_of
 from core.teacher_files import plain_weights
 from core.unet_layout import check_unet
+from core.unet_limits import DEFAULTS, check_latents, check_numbers
 
 logger = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a folder does not say
 UNET_DTYPES = ("F32", "F16", "BF16")  # what a student can be saved in, by safetensors' names
 MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
-LARGEST = {"layers_per_block": 16, "transformer_layers_per_block": 100, "block_out_channels": 2**16}
-MAX_STAGES = 16
 Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -153,7 +152,7 @@ class TeacherConfigs:
     family
         Its family.
     unet_config
-        The U-Net's config.
+        The U-Net's config, with diffusers' defaults for what it does not say.
     prompt_tokens
         Tokens that every prompt is padded to.
     """
@@ -173,10 +172,12 @@ def read_configs(path: Path) -> TeacherConfigs:
     """
     index = read_json(path / "model_index.json")
     check_pipeline(index, path.name)
-    unet_config = read_json(path / "unet" / "config.json")
+    unet_config = DEFAULTS | read_json(path / "unet" / "config.json")
     try:
-        _check_magnitudes(unet_config)
+        check_numbers(unet_config)
         check_unet(unet_config)
+        vae = path / "vae" / "config.json"
+        check_latents(unet_config, read_json(vae) if vae.is_file() else None, path.name)
         family = find_family(index, unet_config)
         for part in family.parts:
             _check_part_configs(path / part)
@@ -314,23 +315,6 @@ def _check_part_configs(part: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (part / name).is_file():
             check_part_config(read_json(part / name), part.name, part.parent.name)
-
-
-def _check_magnitudes(unet_config: dict[str, Any]) -> None:
-    """Refuse numbers that no U-Net has: whoever lays one out walks through all of its layers."""
-    for name, largest in LARGEST.items():
-        values = unet_config.get(name, 1)
-        for value in values if isinstance(values, list) else [values]:
-            if not isinstance(value, int) or not 0 <= value <= largest:
-                raise BadTeacherError(f"the teacher's U-Net has {name} {value!r}; 0 to {largest} can be")
-    stages = len(unet_config["block_out_channels"])
-    if not 1 <= stages <= MAX_STAGES or any(
-        len(unet_config[name]) != stages for name in ("down_block_types", "up_block_types")
-    ):
-        raise BadTeacherError(
-            f"the teacher's U-Net has {stages} block_out_channels; 1 to {MAX_STAGES} can be, "
-            "and as many down_block_types and up_block_types"
-        )
 
 
 def _inside(folder: Path, name: str) -> Path:

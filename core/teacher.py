@@ -105,6 +105,11 @@ def load_teacher(info: TeacherInfo, device: torch.device, precision: torch.dtype
     OutOfMemoryError
         If there is no room for it.
     """
+    if info.unet_config.get("sample_size") is None:
+        raise BadTeacherError(
+            f"the U-Net's config of teacher {info.id} has no sample_size",
+            "give it the side of the latents that the teacher was trained on",
+        )
     try:
         return Teacher(
             info=info,
