@@ -93,7 +93,7 @@ def run_job(job: Job) -> None:
     choice = choose_student(info.unet_config, spec.student, info.prompt_tokens)
     if not ranks.is_first:
         ranks.wait()  # until the first has written them
-    captions = prepare_captions(spec, job.workdir / "captions", job.teachers, job.fetched_captions)
+    captions = prepare_captions(spec, job.workdir / "captions", job.teachers, job.fetched_captions, job.stop)
     if ranks.is_first:
         ranks.wait()
     report_captions(captions, spec, events)
