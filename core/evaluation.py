@@ -16,9 +16,8 @@ from typing import Any
 from core.artist import Artist
 from core.captions import CaptionSet, Split
 from core.cost import count_multiply_accumulates, count_parameters, milliseconds_per_picture
-from core.evaluation_clip import FOLDER, FOLDER_VARIABLE
 from core.events import EventWriter, Progress
-from core.judges import Judgements, load_judge
+from core.judges import NOTHING_TO_JUDGE_BY, Judgements, load_judge
 from core.picture_sets import PictureSet, teacher_pictures
 from core.randomness import derived_seed
 from core.scores import score_pictures
@@ -146,9 +145,7 @@ def judge_pictures(evaluation: Evaluation, events: EventWriter, stop: StopReques
     teacher, captions = evaluation.teacher, evaluation.captions
     judge = load_judge(teacher.teacher, teacher.evaluation)
     if judge is None:
-        events.warning(
-            f"the teacher comes with no {FOLDER}, and {FOLDER_VARIABLE} names none: pictures are not judged"
-        )
+        events.warning(NOTHING_TO_JUDGE_BY)
         return {}
     sets = {split: evaluation.picture_sets(split) for split, size in captions.splits.items() if size}
     judged_before = [one.is_judged for named in sets.values() for one in named.values()]

@@ -97,7 +97,8 @@ def run_job(job: Job) -> None:
     if ranks.is_first:
         ranks.wait()
     report_captions(captions, spec, events)
-    check_judge(info, spec.evaluation)
+    for warning in check_judge(info, spec.evaluation):
+        events.warning(warning)
 
     events.phase("latents")
     precision = choose_precision(spec.training, ranks.device)
