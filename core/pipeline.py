@@ -57,7 +57,7 @@ class Job:
     teachers
         Folders of registered teachers.
     cache
-        Folder of what jobs on this machine share: latents, and judgements of teachers' pictures.
+        Folder of what jobs on this machine share: latents, and judgements of pictures.
     events
         Where it reports.
     stop
@@ -229,8 +229,7 @@ def _evaluate(
         Artist(teacher, student, job.spec.student_drawing),
         captions,
         job.spec.seed,
-        folder=job.workdir / "evaluation",
-        cache=job.cache,
+        job.cache,
     )
     values = evaluate(evaluation, job.events, job.stop)
     values["teacher"].update(id=teacher.info.id, revision=teacher.info.revision)
