@@ -37,10 +37,11 @@ from core.spec import (
     S3Captions,
     UploadedCaptions,
 )
+from core.stopping import StopRequest
 
 FOLDER = "set"
 DESCRIPTION_FILE, DRAWN_FILE, HELD_OUT_FILE = "captions.json", "drawn.npy", "held_out.npy"
-HASHED_AT_ONCE = 4_096
+READ_AT_ONCE = 4_096  # between two looks at whether to stop
 EXPECTED_DROPS = {"empty", "duplicate"}
 
 Split = Literal["drawn", "text_only", "held_out"]
@@ -103,7 +104,11 @@ class CaptionSet:
 
 
 def prepare_captions(
-    spec: DistillationSpec, folder: Path, teachers: list[Path], fetched: Path | None = None
+    spec: DistillationSpec,
+    folder: Path,
+    teachers: list[Path],
+    fetched: Path | None = None,
+    stop: StopRequest | None = None,
 ) -> CaptionSet:
     """Read a job's captions, choose the drawn ones, and write the set; or open the one written before.
 
@@ -117,6 +122,8 @@ def prepare_captions(
         Folders of teachers, where bundled caption sets are.
     fetched
         The file that the captions were fetched into, where they lie elsewhere.
+    stop
+        Whether to stop; what was read by then is read again.
 
     Raises
     ------
@@ -128,7 +135,8 @@ def prepare_captions(
     if not description.exists() or json.loads(description.read_text(encoding="utf-8"))["of"] != identity:
         with replacing(folder / FOLDER) as temporary:
             temporary.mkdir()
-            _write_set(spec, identity, temporary, read_captions(spec.captions, teachers, fetched))
+            texts = read_captions(spec.captions, teachers, fetched)
+            _write_set(spec, identity, temporary, texts, stop or StopRequest())
     return open_captions(folder)
 
 
@@ -184,13 +192,22 @@ def report_captions(captions: CaptionSet, spec: DistillationSpec, events: EventW
         events.warning("no caption has a word of drawn.hold_out: nothing is held out")
 
 
-def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, texts: Iterable[str]) -> None:
+def _until_stopped(texts: Iterable[str], stop: StopRequest) -> Iterator[str]:
+    for place, text in enumerate(texts):
+        if place % READ_AT_ONCE == 0:
+            stop.check()
+        yield text
+
+
+def _write_set(
+    spec: DistillationSpec, identity: dict[str, Any], folder: Path, texts: Iterable[str], stop: StopRequest
+) -> None:
     report, hold_out = CaptionReport(), HoldOut(spec.drawn.hold_out)
     held_out = array("q")
     drawn_texts = spec.drawn.texts if isinstance(spec.drawn, DrawnByText) else []
     index_of = dict.fromkeys(map(normalise, drawn_texts), -1)
     with CaptionPoolWriter(folder) as pool:
-        for text in clean_captions(texts, spec.caption_limits, report):
+        for text in clean_captions(_until_stopped(texts, stop), spec.caption_limits, report):
             if text in hold_out:
                 held_out.append(pool.count)
             if text in index_of:
@@ -211,17 +228,18 @@ def _write_set(spec: DistillationSpec, identity: dict[str, Any], folder: Path, t
         drawn = choose_drawn(spec.drawn, pool.count, held, spec.seed)
     save_array(folder / DRAWN_FILE, drawn)
     save_array(folder / HELD_OUT_FILE, held)
-    content_hash = hash_captions(CaptionPool(folder), drawn)
+    content_hash = hash_captions(CaptionPool(folder), drawn, stop)
     description = {"of": identity, "sha256": content_hash, "report": report.as_json()}
     write_json(folder / DESCRIPTION_FILE, description)
 
 
-def hash_captions(pool: CaptionPool, drawn: np.ndarray) -> str:
-    """Return the SHA-256 of the captions in their order, each with whether it is drawn."""
+def hash_captions(pool: CaptionPool, drawn: np.ndarray, stop: StopRequest) -> str:
+    """Return the SHA-256 of the captions in their order, each with whether it is drawn, unless stopped."""
     digest, flags = hashlib.sha256(), np.zeros(len(pool), bool)
     flags[drawn] = True
-    for start in range(0, len(pool), HASHED_AT_ONCE):
-        indices = range(start, min(start + HASHED_AT_ONCE, len(pool)))
+    for start in range(0, len(pool), READ_AT_ONCE):
+        stop.check()
+        indices = range(start, min(start + READ_AT_ONCE, len(pool)))
         for text, is_drawn in zip(pool.texts(indices), flags[indices], strict=True):
             digest.update(f"{int(is_drawn)} {text}\n".encode())
     return digest.hexdigest()

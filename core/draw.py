@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from core.artist import Artist
 from core.attention import attention_kernels
 from core.errors import BadTeacherError
+from core.exhaustion import exhaustion
 from core.files import replacing
 from core.frozen import load_frozen
 from core.logs import configure_from_environment
@@ -173,11 +174,13 @@ def load_student(folder: Path) -> UNet2DConditionModel:
     ------
     BadTeacherError
         If its files are missing or damaged.
+    OutOfMemoryError
+        If there is no room for it.
     """
     try:
         return load_frozen(UNet2DConditionModel, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadTeacherError(f"the student cannot be loaded: {error}") from error
+        raise exhaustion(error) or BadTeacherError(f"the student cannot be loaded: {error}") from error
 
 
 def serve(inbox: Inbox, studio: Studio, answers: TextIO, idle_seconds: float) -> None:

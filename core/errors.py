@@ -30,6 +30,10 @@ class CoreError(Exception):
         self.hint = hint
 
 
+class UnexpectedError(CoreError):
+    """An error that nobody foresaw, wrapped: a fault of ours, or among several ranks another one's death."""
+
+
 class BadTeacherError(CoreError):
     """The teacher cannot be read, or is of a kind that cannot be distilled."""
 

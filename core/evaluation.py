@@ -4,22 +4,21 @@ They are compared with what the teacher draws of these captions from other seeds
 distance, which is not zero, is the best one to hope for. Captions that were drawn for the training, captions
 that were text only, and those held out on purpose are measured apart.
 
-What the judge says of each set of pictures is kept on disk, so that an evaluation that was stopped goes on.
+What the judge says of the pictures is kept in the cache, so that an evaluation that was stopped goes on.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from core.artist import Artist
 from core.captions import CaptionSet, Split
 from core.cost import count_multiply_accumulates, count_parameters, milliseconds_per_picture
-from core.evaluation_clip import FOLDER, FOLDER_VARIABLE
 from core.events import EventWriter, Progress
-from core.judges import Judgements, load_judge
-from core.picture_sets import PictureSet, teacher_pictures
+from core.judges import NOTHING_TO_JUDGE_BY, Judgements, load_judge
+from core.picture_sets import PictureSet, hash_weights, student_pictures, teacher_pictures
 from core.randomness import derived_seed
 from core.scores import score_pictures
 from core.stopping import StopRequest
@@ -37,19 +36,22 @@ class Evaluation:
         What is drawn.
     seed
         The job's.
-    folder
-        Where the judgements of the student's pictures are kept; of this student, caption set and seed only.
-        None to keep none of them.
     cache
-        Shared between jobs: the judgements of the teacher's pictures.
+        Shared between jobs: the judgements of pictures.
+    keeps_student
+        Whether those of the student's are kept, too. A student that trains on is never judged again.
     """
 
     teacher: Artist
     student: Artist
     captions: CaptionSet
     seed: int
-    folder: Path | None
     cache: Path
+    keeps_student: bool = True
+
+    @cached_property
+    def _student_hash(self) -> str:
+        return hash_weights(self.student.unet)
 
     def picture_sets(self, split: Split) -> dict[str, PictureSet]:
         """Return the sets to be drawn of a split: the reference, and both models at all numbers of steps."""
@@ -65,8 +67,11 @@ class Evaluation:
                 artist if steps is None else artist.at_steps(steps) for artist in (self.teacher, self.student)
             )
             sets[f"teacher{suffix}"] = teacher_pictures(teacher, texts, seeds, self.cache)
-            path = self.folder and self.folder / f"{split}-student{suffix}.safetensors"
-            sets[f"student{suffix}"] = PictureSet(student, texts, seeds, path)
+            sets[f"student{suffix}"] = (
+                student_pictures(student, self._student_hash, texts, seeds, self.cache)
+                if self.keeps_student
+                else PictureSet(student, texts, seeds, folder=None)
+            )
         return sets
 
     def score(
@@ -146,15 +151,17 @@ def judge_pictures(evaluation: Evaluation, events: EventWriter, stop: StopReques
     teacher, captions = evaluation.teacher, evaluation.captions
     judge = load_judge(teacher.teacher, teacher.evaluation)
     if judge is None:
-        events.warning(
-            f"the teacher comes with no {FOLDER}, and {FOLDER_VARIABLE} names none: pictures are not judged"
-        )
+        events.warning(NOTHING_TO_JUDGE_BY)
         return {}
     sets = {split: evaluation.picture_sets(split) for split, size in captions.splits.items() if size}
-    judged_before = [one.is_judged for named in sets.values() for one in named.values()]
-    samples = teacher.evaluation.samples
+    # At as many steps as of its own a model draws the same pictures, which are judged once.
+    distinct = {one.folder: one for named in sets.values() for one in named.values()}.values()
     progress = Progress(
-        events, "evaluation", "pictures", len(judged_before) * samples, sum(judged_before) * samples
+        events,
+        "evaluation",
+        "pictures",
+        len(distinct) * teacher.evaluation.samples,
+        done=sum(one.judged_before for one in distinct),
     )
     values = {}
     for split, named in sets.items():

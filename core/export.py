@@ -24,7 +24,7 @@ from core.original_names import original_names
 from core.registry import has_weights, read_json, unet_dtype, weight_files
 from core.spec import DistillationSpec, ExportSpec
 from core.teacher import Teacher
-from core.teacher_files import INDEX, LICENCE_FILES, known_parts
+from core.teacher_files import INDEX, is_licence, known_parts
 from core.verify import FORMAT, MANIFEST_FILE
 
 FOLDER = "student"
@@ -111,7 +111,7 @@ def export_student(
 def export_warnings(folder: Path) -> list[str]:
     """Return what the user of an exported student should be told."""
     warnings = []
-    if not any(file for pattern in LICENCE_FILES for file in folder.glob(pattern)):
+    if not _licences(folder):
         warnings.append(
             "the teacher's folder holds no licence text; find out its terms before passing the student on"
         )
@@ -181,7 +181,11 @@ def _is_whole(teacher: Path, name: str, entry: list[Any]) -> bool:
 
 
 def _copy_licences(teacher: Path, folder: Path) -> list[str]:
-    licences = [file for pattern in LICENCE_FILES for file in sorted(teacher.glob(pattern))]
+    licences = _licences(teacher)
     for file in licences:
         shutil.copyfile(file, folder / file.name)
     return [file.name for file in licences]
+
+
+def _licences(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and is_licence(file.name)]

@@ -6,6 +6,7 @@ Whatever a later run may rely on is written beside its place, synced, and rename
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, what it wrote is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    remove(temporary)
+    # Containers that share a volume may share process ids, too.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         for written in [temporary, *temporary.rglob("*")]:

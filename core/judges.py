@@ -13,7 +13,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from core.evaluation_clip import EvaluationClip, find_evaluation_clip, load_evaluation_clip
+from core.evaluation_clip import (
+    FOLDER,
+    FOLDER_VARIABLE,
+    EvaluationClip,
+    find_evaluation_clip,
+    load_evaluation_clip,
+)
 from core.inception import Inception, find_inception, load_inception
 from core.references import REFERENCE_FILES, References, load_references
 from core.registry import TeacherInfo
@@ -21,6 +27,10 @@ from core.spec import EvaluationSpec
 from core.teacher import Teacher
 
 Judgements = dict[str, np.ndarray]
+
+NOTHING_TO_JUDGE_BY = (
+    f"the teacher comes with no {FOLDER}, and {FOLDER_VARIABLE} names none: pictures are not judged"
+)
 
 
 class Judge(Protocol):
@@ -74,11 +84,27 @@ class InceptionJudge:
         return told_by_clip | {"features": features_BD.numpy(), "probabilities": probability_BK.numpy()}
 
 
-def check_judge(teacher: TeacherInfo, evaluation: EvaluationSpec) -> None:
-    """Raise at a job's start what would otherwise end it hours later: that its judge cannot be loaded."""
-    find_evaluation_clip(teacher)
+def check_judge(teacher: TeacherInfo, evaluation: EvaluationSpec) -> list[str]:
+    """Find out at a job's start what would otherwise come up hours later: that its judge cannot be loaded.
+
+    Returns
+    -------
+    list of str
+        What the user should be told.
+
+    Raises
+    ------
+    CoreError
+        If what there is to judge by is not whole.
+    """
+    clip = find_evaluation_clip(teacher)
+    if clip:
+        load_references(teacher.path)
     if evaluation.features == "inception":
         find_inception()
+    elif not clip:
+        return [NOTHING_TO_JUDGE_BY]
+    return []
 
 
 def load_judge(teacher: Teacher, evaluation: EvaluationSpec) -> Judge | None:

@@ -57,7 +57,7 @@ class Job:
     teachers
         Folders of registered teachers.
     cache
-        Folder of what jobs on this machine share: latents, and judgements of teachers' pictures.
+        Folder of what jobs on this machine share: latents, and judgements of pictures.
     events
         Where it reports.
     stop
@@ -93,12 +93,13 @@ def run_job(job: Job) -> None:
     choice = choose_student(info.unet_config, spec.student, info.prompt_tokens)
     if not ranks.is_first:
         ranks.wait()  # until the first has written them
-    captions = prepare_captions(spec, job.workdir / "captions", job.teachers, job.fetched_captions)
+    captions = prepare_captions(spec, job.workdir / "captions", job.teachers, job.fetched_captions, job.stop)
     if ranks.is_first:
         ranks.wait()
     report_captions(captions, spec, events)
     check_origin(job.workdir / CHECKPOINTS, Origin(captions.content_hash, info.revision))
-    check_judge(info, spec.evaluation)
+    for warning in check_judge(info, spec.evaluation):
+        events.warning(warning)
 
     events.phase("latents")
     precision = choose_precision(spec.training, ranks.device)
@@ -229,8 +230,7 @@ def _evaluate(
         Artist(teacher, student, job.spec.student_drawing),
         captions,
         job.spec.seed,
-        folder=job.workdir / "evaluation",
-        cache=job.cache,
+        job.cache,
     )
     values = evaluate(evaluation, job.events, job.stop)
     values["teacher"].update(id=teacher.info.id, revision=teacher.info.revision)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from core.errors import CoreError
 from core.files import write_json
 
 FOLDER_VARIABLE = "RANK_ENDS"
@@ -25,6 +26,11 @@ class Failure:
     reason: str
     message: str
     hint: str
+
+    @classmethod
+    def of(cls, error: CoreError) -> Self:
+        """Return what the event says of an error."""
+        return cls(error.reason, error.message, error.hint)
 
 
 @dataclass(frozen=True)

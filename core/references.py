@@ -6,16 +6,28 @@ CLIP) and ``references.json`` (for each row its name and the captions that ask f
 Axes: N references, M pictures, D embedding.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from core.errors import BadTeacherError
+from core.exhaustion import exhaustion
+
 REFERENCE_FILES = ("references.safetensors", "references.json")
+HINT = f"complete {' and '.join(REFERENCE_FILES)}, or take both away"
+
+
+class _Description(BaseModel):
+    captions: list[str]
+
+
+DESCRIPTIONS = TypeAdapter(list[_Description])
 
 
 @dataclass(frozen=True)
@@ -53,11 +65,28 @@ class References:
 
 
 def load_references(folder: Path) -> References | None:
-    """Load the references of a teacher's folder, or return None if it has none."""
-    weights = folder / REFERENCE_FILES[0]
+    """Load the references of a teacher's folder, or return None if it has none.
+
+    Raises
+    ------
+    BadTeacherError
+        If one of the two files is missing or damaged, or they do not belong together.
+    """
+    weights, descriptions = (folder / name for name in REFERENCE_FILES)
     if not weights.is_file():
         return None
-    embeddings = F.normalize(load_file(weights)["embeddings"].float(), dim=-1)
-    named = json.loads((folder / REFERENCE_FILES[1]).read_text(encoding="utf-8"))
-    rows = {caption: row for row, reference in enumerate(named) for caption in reference["captions"]}
-    return References(embeddings, rows)
+    try:
+        embeddings_ND = F.normalize(load_file(weights)["embeddings"].float(), dim=-1)
+        described = DESCRIPTIONS.validate_json(descriptions.read_bytes())
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise exhaustion(error) or BadTeacherError(
+            f"the references of {folder.name} cannot be read: {error}", HINT
+        ) from error
+    if embeddings_ND.shape[:-1] != (len(described),):
+        raise BadTeacherError(
+            f"{folder.name} has embeddings of shape {list(embeddings_ND.shape)} "
+            f"for {len(described)} references",
+            HINT,
+        )
+    rows = {caption: row for row, reference in enumerate(described) for caption in reference.captions}
+    return References(embeddings_ND, rows)

@@ -31,14 +31,13 @@ from core.families import (
 from core.revisions import revision_of
 from core.teacher_files import plain_weights
 from core.unet_layout import check_unet
+from core.unet_limits import DEFAULTS, check_latents, check_numbers
 
 logger = logging.getLogger(__name__)
 
 PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a folder does not say
 UNET_DTYPES = ("F32", "F16", "BF16")  # what a student can be saved in, by safetensors' names
 MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
-LARGEST = {"layers_per_block": 16, "transformer_layers_per_block": 100, "block_out_channels": 2**16}
-MAX_STAGES = 16
 Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -88,6 +87,16 @@ class TeacherInfo(BaseModel):
         and most that ask for a teacher do not ask for this.
         """
         return revision_of(self.path, parts_of(self.family))
+
+
+class _About(BaseModel):
+    """What a ``teacher.json`` may say; whatever else stands there is somebody else's."""
+
+    id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    licence: str | None = None
+    caption_set: str | None = None
 
 
 def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
@@ -143,7 +152,7 @@ class TeacherConfigs:
     family
         Its family.
     unet_config
-        The U-Net's config.
+        The U-Net's config, with diffusers' defaults for what it does not say.
     prompt_tokens
         Tokens that every prompt is padded to.
     """
@@ -163,10 +172,12 @@ def read_configs(path: Path) -> TeacherConfigs:
     """
     index = read_json(path / "model_index.json")
     check_pipeline(index, path.name)
-    unet_config = read_json(path / "unet" / "config.json")
+    unet_config = DEFAULTS | read_json(path / "unet" / "config.json")
     try:
-        _check_magnitudes(unet_config)
+        check_numbers(unet_config)
         check_unet(unet_config)
+        vae = path / "vae" / "config.json"
+        check_latents(unet_config, read_json(vae) if vae.is_file() else None, path.name)
         family = find_family(index, unet_config)
         for part in family.parts:
             _check_part_configs(path / part)
@@ -194,23 +205,30 @@ def read_teacher(path: Path) -> TeacherInfo:
         if (path / part).is_dir() and not part.startswith("tokenizer"):
             weight_files(path / part)
     unet_dtype(path)
-    about = read_json(path / "teacher.json") if (path / "teacher.json").is_file() else {}
+    about = _read_about(path)
+    return TeacherInfo(
+        id=path.name if about.id is None else about.id,
+        path=path,
+        family=configs.family.name,
+        unet_config=configs.unet_config,
+        parameters=sum(map(count_parameters, weight_files(path / "unet"))),
+        prompt_tokens=configs.prompt_tokens,
+        licence=about.licence or _licence_of_card(path / "README.md"),
+        title=about.name,
+        description=about.description,
+        caption_set=None if about.caption_set is None else _inside(path, about.caption_set),
+    )
+
+
+def _read_about(path: Path) -> _About:
+    if not (path / "teacher.json").is_file():
+        return _About()
     try:
-        return TeacherInfo(
-            id=about.get("id", path.name),
-            path=path,
-            family=configs.family.name,
-            unet_config=configs.unet_config,
-            parameters=sum(map(count_parameters, weight_files(path / "unet"))),
-            prompt_tokens=configs.prompt_tokens,
-            licence=about.get("licence") or _licence_of_card(path / "README.md"),
-            title=about.get("name"),
-            description=about.get("description"),
-            caption_set=_inside(path, about["caption_set"]) if "caption_set" in about else None,
-        )
+        return _About.model_validate(read_json(path / "teacher.json"))
     except ValidationError as error:
         raise BadTeacherError(
-            f"{path.name}/teacher.json has fields of the wrong type: {error}", "id and name are texts"
+            f"{path.name}/teacher.json has fields of the wrong type: {error}",
+            f"{', '.join(_About.model_fields)} are texts",
         ) from error
 
 
@@ -299,26 +317,9 @@ def _check_part_configs(part: Path) -> None:
             check_part_config(read_json(part / name), part.name, part.parent.name)
 
 
-def _check_magnitudes(unet_config: dict[str, Any]) -> None:
-    """Refuse numbers that no U-Net has: whoever lays one out walks through all of its layers."""
-    for name, largest in LARGEST.items():
-        values = unet_config.get(name, 1)
-        for value in values if isinstance(values, list) else [values]:
-            if not isinstance(value, int) or not 0 <= value <= largest:
-                raise BadTeacherError(f"the teacher's U-Net has {name} {value!r}; 0 to {largest} can be")
-    stages = len(unet_config["block_out_channels"])
-    if not 1 <= stages <= MAX_STAGES or any(
-        len(unet_config[name]) != stages for name in ("down_block_types", "up_block_types")
-    ):
-        raise BadTeacherError(
-            f"the teacher's U-Net has {stages} block_out_channels; 1 to {MAX_STAGES} can be, "
-            "and as many down_block_types and up_block_types"
-        )
-
-
 def _inside(folder: Path, name: str) -> Path:
     """Return the path of a file that a teacher's own words say lies beside it."""
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    if "\0" in name or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise BadTeacherError(f"{folder.name}/teacher.json names a file outside of its folder: {name}")
     return folder / name
 

@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from transformers.utils import logging as transformers_logging
 
 from core.child_process import die_with_parent
-from core.errors import CoreError, OutOfMemoryError, StorageFullError
+from core.errors import CoreError, UnexpectedError
 from core.events import EventWriter
+from core.exhaustion import exhaustion
 from core.exit_status import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
 from core.logs import configure_from_environment
 from core.pipeline import Job, run_job
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run_as_rank(options, stop, ends)
     events = EventWriter(options.workdir / "events.jsonl")
     try:
-        status, failure = _run(options, stop, ALONE, events)
-        return status if failure is None else _tell(lambda: events.write("failed", **asdict(failure)))
+        status, error = _run(options, stop, ALONE, events)
+        return status if error is None else _tell(lambda: events.write("failed", **asdict(Failure.of(error))))
     finally:
         with contextlib.suppress(OSError):  # what a full disk did not take is lost, and was told of above
             events.close()
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(
     options: argparse.Namespace, stop: StopRequest, ranks: Ranks, events: EventWriter
-) -> tuple[int, Failure | None]:
+) -> tuple[int, CoreError | None]:
     """Do the work; the status to end with, and why if it failed."""
     try:
         job = Job(
@@ -78,16 +78,15 @@ def _run(
     # The boundary of the process: whatever went wrong, the user gets a reason and the log a traceback.
     except Exception as error:
         logger.exception("the job failed")
-        told = explain(error)
-        return FAILED, Failure(told.reason, told.message, told.hint)
+        return FAILED, explain(error)
     return FINISHED, None
 
 
 def _run_as_rank(options: argparse.Namespace, stop: StopRequest, ends: RankEnds) -> int:
     """Do one rank's work and leave word of its end.
 
-    A failure without a reason may be no more than the death of another rank, which breaks whatever is waited
-    for together. It counts as a crash, or where all were told to stop, as that.
+    An error that nobody foresaw may be no more than the death of another rank, which breaks whatever is
+    waited for together. It counts as a crash, or where all were told to stop, as that.
     """
     die_with_parent(int(os.environ[AGENT_VARIABLE]))
     if ends.failure() is not None:
@@ -95,11 +94,12 @@ def _run_as_rank(options: argparse.Namespace, stop: StopRequest, ends: RankEnds)
     ends.forget(int(os.environ["RANK"]))
     ranks = Ranks.join(os.environ)
     events = EventWriter(options.workdir / "events.jsonl" if ranks.is_first else None)
-    status, failure = _run(options, stop, ranks, events)
-    if failure is not None and failure.reason == CoreError.reason and ranks.count > 1:
+    status, error = _run(options, stop, ranks, events)
+    if isinstance(error, UnexpectedError) and ranks.count > 1:
         if not stop.requested:
             return CRASHED
-        status, failure = STOPPED, None
+        status, error = STOPPED, None
+    failure = None if error is None else Failure.of(error)
     left = _tell(lambda: ends.leave(ranks.rank, status, failure))
     if left == DISK_FULL or failure is not None:
         return left
@@ -121,30 +121,13 @@ def _tell(tell: Callable[[], None]) -> int:
 
 def explain(error: Exception) -> CoreError:
     """Return an error in the user's terms."""
-    match error:
-        case CoreError():
-            return error
-        case MemoryError() | torch.OutOfMemoryError():
-            return _out_of_memory()
-        case RuntimeError() if "can't allocate memory" in str(
-            error
-        ):  # torch's CPU allocator has no class of its own
-            return _out_of_memory()
-        case OSError() if error.errno in FULL_DISK:
-            return StorageFullError("the disk is full", "free some space and run the job again")
-        case _ if "No space left on device" in str(error):  # how safetensors reports it
-            return StorageFullError("the disk is full", "free some space and run the job again")
-        case ValidationError():
-            return CoreError(f"the specification is not valid: {error}", "check spec.json")
-        case _:
-            return CoreError(f"{type(error).__name__}: {error}", "the log has the whole story")
-
-
-def _out_of_memory() -> OutOfMemoryError:
-    return OutOfMemoryError(
-        "the memory is used up",
-        "lower training.micro_batch_size, latents.batch_size or evaluation.batch_size",
-    )
+    if isinstance(error, CoreError):
+        return error
+    if (used_up := exhaustion(error)) is not None:
+        return used_up
+    if isinstance(error, ValidationError):
+        return CoreError(f"the specification is not valid: {error}", "check spec.json")
+    return UnexpectedError(f"{type(error).__name__}: {error}", "the log has the whole story")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,6 +17,7 @@ from transformers import CLIPTokenizer
 
 from core.conditions import Conditions
 from core.errors import BadTeacherError
+from core.exhaustion import exhaustion
 from core.frozen import load_frozen
 from core.prompts import PromptEncoder, load_prompt_encoder
 from core.registry import TeacherInfo
@@ -101,7 +102,14 @@ def load_teacher(info: TeacherInfo, device: torch.device, precision: torch.dtype
     ------
     BadTeacherError
         If a part is missing, damaged, or not what its config says.
+    OutOfMemoryError
+        If there is no room for it.
     """
+    if info.unet_config.get("sample_size") is None:
+        raise BadTeacherError(
+            f"the U-Net's config of teacher {info.id} has no sample_size",
+            "give it the side of the latents that the teacher was trained on",
+        )
     try:
         return Teacher(
             info=info,
@@ -112,7 +120,7 @@ def load_teacher(info: TeacherInfo, device: torch.device, precision: torch.dtype
             precision=precision,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadTeacherError(
+        raise exhaustion(error) or BadTeacherError(
             f"teacher {info.id} cannot be loaded: {error}",
             "diffusers.DiffusionPipeline.from_pretrained must be able to load the folder",
         ) from error

@@ -13,10 +13,10 @@ from core.errors import BadTeacherError
 from core.families import FAMILIES
 
 INDEX = "model_index.json"
-LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
+LICENCE_FILES = ("license*", "licence*", "copying*", "notice*", "use_policy*")  # in whatever case
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 PART_FILES = ("*.json", "*.txt", "*.safetensors")
-ROOT_FILES = (INDEX, "README.md", *LICENCE_FILES)
+ROOT_FILES = (INDEX, "README.md")
 ROOT_EXTRAS = ("teacher.json", "references.json", "references.safetensors", "captions.txt")
 EVALUATION_PARTS = ("evaluation_clip",)
 CONFIG_FILES = ("config.json", "tokenizer_config.json", "scheduler_config.json")
@@ -54,6 +54,12 @@ def choose_files(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
         if files and not part.startswith(("tokenizer", "scheduler")):
             plain_weights(part, files)
     return chosen
+
+
+def is_licence(file: str) -> bool:
+    """Tell whether a file beside the parts of a pipeline is a text of terms, by its name in whatever case."""
+    # A name such as LICENSE.bin is also a pickle's.
+    return _matches(file.lower(), LICENCE_FILES) and not _is_pickle(file)
 
 
 def is_part_file(file: str) -> bool:
@@ -94,8 +100,7 @@ def known_parts(index: Mapping[str, Any]) -> list[str]:
 
 
 def _is_root_file(file: str) -> bool:
-    # A name such as LICENSE.bin is also a pickle's.
-    return _matches(file, (*ROOT_FILES, *ROOT_EXTRAS)) and not _is_pickle(file)
+    return file in (*ROOT_FILES, *ROOT_EXTRAS) or is_licence(file)
 
 
 def _is_pickle(file: str) -> bool:

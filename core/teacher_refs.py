@@ -12,10 +12,11 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from core.errors import BadTeacherError
+from core.exhaustion import exhaustion
 from core.families import check_pipeline
 from core.object_references import SCHEME
 from core.registry import TeacherInfo, find_teacher, read_json, read_teacher
-from core.teacher_files import INDEX, PART_FILES, ROOT_FILES
+from core.teacher_files import INDEX, LICENCE_FILES, PART_FILES, ROOT_FILES
 
 VARIANTS = ("*.fp16.safetensors", "*.non_ema.safetensors")
 
@@ -36,6 +37,8 @@ def resolve_teacher(reference: str, directories: Sequence[Path], fetched: Path |
     ------
     BadTeacherError
         If it cannot be found or fetched, or is of a kind that cannot be distilled.
+    StorageFullError
+        If what is fetched of it does not fit on the disk.
     """
     if fetched is not None:
         return read_teacher(fetched).model_copy(update={"id": reference})
@@ -58,7 +61,12 @@ def hub_patterns(index: Iterable[str]) -> list[str]:
     Repositories also hold single-file checkpoints and other tools' formats, many times the pipeline's size.
     """
     parts = [name for name in index if not name.startswith("_")]
-    return [*ROOT_FILES, *(f"{part}/{pattern}" for part in parts for pattern in PART_FILES)]
+    licences = map(_in_any_case, LICENCE_FILES)
+    return [*ROOT_FILES, *licences, *(f"{part}/{pattern}" for part in parts for pattern in PART_FILES)]
+
+
+def _in_any_case(pattern: str) -> str:
+    return "".join(f"[{each.upper()}{each}]" if each.isalpha() else each for each in pattern)
 
 
 def _download(repository: str, revision: str) -> Path:
@@ -76,7 +84,7 @@ def _fetch(download: Any, repository: str, revision: str, **what: Any) -> str:
     try:
         return str(download(repository, revision=revision, **what))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise BadTeacherError(
+        raise exhaustion(error) or BadTeacherError(
             f"{repository} at revision {revision} cannot be fetched from the Hub: {error}",
             "check the name, the revision, the network, and that its licence has been accepted",
         ) from error

@@ -82,8 +82,8 @@ class TrainingScorer:
             Artist(self.teacher, average, self._few(drawing)),
             self.captions,
             self.spec.seed,
-            folder=None,
-            cache=self.cache,
+            self.cache,
+            keeps_student=False,
         )
         score: TrainingScore = {}
         try:

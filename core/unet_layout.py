@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from core.errors import BadTeacherError
 
+MID_BLOCK = "UNetMidBlock2DCrossAttn"
 SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
-    "mid_block_type": ("UNetMidBlock2DCrossAttn", None),
+    "mid_block_type": (MID_BLOCK, None),
     "only_cross_attention": (False,),
     "dual_cross_attention": (False,),
     "encoder_hid_dim_type": (None,),
@@ -193,6 +194,11 @@ def heads_per_stage(unet_config: Mapping[str, Any]) -> list[int]:
     return _per_stage(unet_config, "attention_head_dim", 8)
 
 
+def layers_per_stage(unet_config: Mapping[str, Any]) -> list[int]:
+    """Return the number of layers of each stage's down block; its up block has one more."""
+    return _per_stage(unet_config, "layers_per_block", 2)
+
+
 def transformer_layers_per_stage(unet_config: Mapping[str, Any]) -> list[int]:
     """Return the number of transformer layers of each attention of each stage."""
     return _per_stage(unet_config, "transformer_layers_per_block", 1)
@@ -220,7 +226,7 @@ class _Walk:
         sizes = [config.get("sample_size") or DEFAULT_SIZE]
         for _ in channels[1:]:
             sizes.append((sizes[-1] + 1) // 2)  # a convolution of stride 2, padded by 1
-        layers = _per_stage(config, "layers_per_block", 2)
+        layers = layers_per_stage(config)
         depths, heads = transformer_layers_per_stage(config), heads_per_stage(config)
         self.time = self._time_embedding(channels[0])
 
@@ -240,7 +246,7 @@ class _Walk:
                 stream = self._convolution(name, (stream,), channels[stage], sizes[stage + 1])
                 skips.append(stream)
 
-        if config.get("mid_block_type", "UNetMidBlock2DCrossAttn"):
+        if config.get("mid_block_type", MID_BLOCK):
             width, size = channels[-1], sizes[-1]
             stream = self._resnet("mid_block.resnets.0", (stream,), width, size)
             self._transformer("mid_block.attentions.0", stream, depths[-1], heads[-1], -1, size)

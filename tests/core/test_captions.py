@@ -16,6 +16,7 @@ from core.drawn import all_but
 from core.errors import BadCaptionsError
 from core.events import EventWriter
 from core.spec import BundledCaptions, DistillationSpec
+from core.stopping import Stopped, StopRequest
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20))
 ANIMALS = {
@@ -156,6 +157,29 @@ def test_a_set_that_is_there_is_used_until_another_is_asked_for(tmp_path: Path) 
     assert again.report == first.report
     other = prepare(tmp_path, captions=source, seed=1)
     assert other.texts([0]) == ["three"]
+
+
+class StopAfter(StopRequest):
+    """Asks to stop at the n-th check."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        self.requested = self.left < 0
+        super().check()
+
+
+@pytest.mark.parametrize("checks", [0, 2, 5], ids=["at once", "while reading", "while hashing"])
+def test_a_stop_ends_the_reading_and_leaves_nothing(tmp_path: Path, checks: int) -> None:
+    """Nine thousand captions are looked at in three parts, first to be kept and then to be hashed."""
+    spec = specify(captions=numbered(9_000))
+    with pytest.raises(Stopped):
+        prepare_captions(spec, tmp_path, [], stop=StopAfter(checks))
+    assert list(tmp_path.iterdir()) == []
+    assert len(prepare_captions(spec, tmp_path, [], stop=StopAfter(6))) == 9_000
 
 
 def test_the_bundled_set_is_beside_its_teacher(teachers_dir: Path) -> None:

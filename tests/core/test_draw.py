@@ -10,9 +10,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from core.artist import Artist
 from core.draw import DrawingRequest, Inbox, Request, Studio, load_student, serve
+from core.errors import OutOfMemoryError
 from core.model_shelf import ModelShelf, weight_bytes
 from core.revisions import sampled_revision
 from core.spec import EvaluationSpec
@@ -147,6 +149,18 @@ def test_what_cannot_be_drawn_is_told_and_harms_no_other_request(studio: Studio,
     for words, line in zip(bad, failed, strict=True):
         assert words in line["message"] or "has no safetensors" in line["message"], line
     assert lines[-1] == {"id": "r9", "type": "done"}
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_student(student_folder: Path, tmp_path: Path) -> None:
+    """Weights that no file holds are allocated: here more than any process can address."""
+    folder = shutil.copytree(student_folder, tmp_path / "unet")
+    weights, config = folder / "diffusion_pytorch_model.safetensors", folder / "config.json"
+    reading_text = ("attn2.to_k.weight", "attn2.to_v.weight")
+    tensors = {name: each for name, each in load_file(weights).items() if not name.endswith(reading_text)}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 10**13}))
+    with pytest.raises(OutOfMemoryError):
+        load_student(folder)
 
 
 def test_the_shelf_lets_go_of_what_was_not_used_for_longest(teacher: Teacher, student_folder: Path) -> None:

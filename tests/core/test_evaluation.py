@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPModel
 
+from core import picture_sets
 from core.artist import Artist
 from core.captions import CaptionSet, prepare_captions
 from core.cost import count_multiply_accumulates
@@ -17,6 +18,8 @@ from core.evaluation import Evaluation, evaluate, judge_pictures
 from core.evaluation_clip import FOLDER_VARIABLE, load_evaluation_clip
 from core.events import EventWriter
 from core.grids import CELL, GAP, LABEL_WIDTH, draw_grid
+from core.judges import load_judge
+from core.picture_sets import teacher_pictures
 from core.references import References
 from core.registry import read_teacher
 from core.spec import DistillationSpec, EvaluationSpec
@@ -38,12 +41,16 @@ def captions(tmp_path: Path) -> CaptionSet:
     return prepare_captions(DistillationSpec.model_validate(spec), tmp_path / "captions", [])
 
 
-@pytest.fixture
-def student(teacher: Teacher) -> Artist:
+def student_of(teacher: Teacher, seed: int) -> Artist:
     """A model that draws in fewer steps and without guidance."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     unet = UNet2DConditionModel.from_config(teacher.unet.config).eval()
     return Artist(teacher, unet, EVALUATION.model_copy(update={"steps": 1, "guidance_scale": 1.0}))
+
+
+@pytest.fixture
+def student(teacher: Teacher) -> Artist:
+    return student_of(teacher, 1)
 
 
 class Counting(StopRequest):
@@ -64,7 +71,7 @@ def test_a_teacher_beside_itself_scores_the_same_in_all_splits(
 ) -> None:
     artist = Artist(teacher, teacher.unet, EVALUATION)
     values = evaluate(
-        Evaluation(artist, artist, captions, 0, tmp_path / "evaluation", tmp_path / "cache"),
+        Evaluation(artist, artist, captions, 0, tmp_path / "cache"),
         events,
         StopRequest(),
     )
@@ -90,7 +97,7 @@ def test_each_model_is_measured_as_it_draws_and_at_further_steps(
     evaluation = EVALUATION.model_copy(update={"more_steps": [1, 3], "bootstrap_resamples": 0})
     artist = Artist(teacher, teacher.unet, evaluation)
     values = judge_pictures(
-        Evaluation(artist, student, captions, 0, tmp_path / "evaluation", tmp_path / "evaluation-cache"),
+        Evaluation(artist, student, captions, 0, tmp_path / "cache"),
         events,
         StopRequest(),
     )
@@ -102,48 +109,75 @@ def test_each_model_is_measured_as_it_draws_and_at_further_steps(
     assert drawn["by_steps"]["1"]["student"] == drawn["student"]
     assert drawn["by_steps"]["1"]["teacher"] != drawn["teacher"]
     last = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])
-    assert last["done"] == last["total"] == 3 * (3 + 2 * 2) * EVALUATION.samples
+    assert last["done"] == last["total"] == 3 * (3 + 2 * 2 - 1) * EVALUATION.samples, (
+        "one step is the student's"
+    )
 
 
-def test_an_evaluation_that_was_stopped_goes_on(
-    teacher: Teacher, student: Artist, captions: CaptionSet, events: EventWriter, tmp_path: Path
-) -> None:
-    artist = Artist(teacher, teacher.unet, EVALUATION)
-    whole_run, rest = Counting(), Counting()
-    whole = judge_pictures(
-        Evaluation(artist, student, captions, 0, tmp_path / "whole", tmp_path / "whole-cache"),
-        events,
-        whole_run,
-    )
-    with pytest.raises(Stopped):
-        judge_pictures(
-            Evaluation(artist, student, captions, 0, tmp_path / "stopped", tmp_path / "stopped-cache"),
-            events,
-            Counting(allowed=8),
-        )
-    resumed = judge_pictures(
-        Evaluation(artist, student, captions, 0, tmp_path / "stopped", tmp_path / "stopped-cache"),
-        events,
-        rest,
-    )
-    assert whole_run.checked > 3 * 3 * 3  # splits, sets of pictures, batches; then while scoring
-    assert rest.checked == whole_run.checked - 6  # two sets were complete
-    assert {split: resumed[split] for split in captions.splits} == {
-        split: whole[split] for split in captions.splits
+def kept_judgements(evaluation: Evaluation) -> dict[tuple[str, str, str], np.ndarray]:
+    """What is kept of an evaluation by split, set and kind; nothing is drawn for it."""
+    return {
+        (split, name, kind): values
+        for split in evaluation.captions.splits
+        for name, one in evaluation.picture_sets(split).items()
+        for kind, values in one.judgements(None, Counting(allowed=0)).items()
     }
 
 
-def test_what_a_teacher_drew_is_judged_once_for_all_its_students(
-    teacher: Teacher, student: Artist, captions: CaptionSet, events: EventWriter, tmp_path: Path
+def test_an_evaluation_that_was_stopped_within_a_set_goes_on_in_another_attempt(
+    teacher: Teacher,
+    captions: CaptionSet,
+    events: EventWriter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    artist, whole_run, rest = Artist(teacher, teacher.unet, EVALUATION), Counting(), Counting()
+    uninterrupted = Evaluation(artist, student_of(teacher, 1), captions, 0, tmp_path / "whole")
+    whole = judge_pictures(uninterrupted, events, whole_run)
+    expected = kept_judgements(uninterrupted)
+    monkeypatch.setattr(picture_sets, "SHARD_PICTURES", 3)  # rounded up to two batches of two
+    stopped = Evaluation(artist, student_of(teacher, 1), captions, 0, tmp_path / "stopped")
+    with pytest.raises(Stopped):
+        judge_pictures(stopped, events, Counting(allowed=8))
+    attempt = Evaluation(artist, student_of(teacher, 1), captions, 0, tmp_path / "stopped")
+    resumed = judge_pictures(attempt, events, rest)
+    assert whole_run.checked > 3 * 3 * 3  # splits, sets of pictures, batches; then while scoring
+    assert rest.checked == whole_run.checked - 8  # two sets, and the first shard of the student's
+    assert resumed == whole
+    found = kept_judgements(attempt)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[place], expected[place], equal_nan=True) for place in expected)
+
+
+def test_what_was_drawn_is_judged_once_for_all_students_of_a_teacher_and_attempts_of_a_job(
+    teacher: Teacher, captions: CaptionSet, events: EventWriter, tmp_path: Path
 ) -> None:
     artist, cache = Artist(teacher, teacher.unet, EVALUATION), tmp_path / "cache"
-    first, second, other = Counting(), Counting(), Counting()
-    alone = judge_pictures(Evaluation(artist, student, captions, 0, tmp_path / "1", cache), events, first)
-    beside = judge_pictures(Evaluation(artist, student, captions, 0, tmp_path / "2", cache), events, second)
-    judge_pictures(Evaluation(artist, student, captions, 1, tmp_path / "3", cache), events, other)
-    assert beside == alone
-    assert second.checked == first.checked - 3 * 2 * 3  # splits, the teacher's sets, batches
-    assert other.checked == first.checked  # another seed, other pictures
+    runs = [Counting() for _ in range(4)]
+    first, again, beside, _ = (
+        judge_pictures(Evaluation(artist, student_of(teacher, weights), captions, seed, cache), events, run)
+        for run, weights, seed in zip(runs, (1, 1, 2, 1), (0, 0, 0, 1), strict=True)
+    )
+    assert again == first
+    assert beside["drawn"]["teacher"] == first["drawn"]["teacher"]
+    assert beside["drawn"]["student"] != first["drawn"]["student"]
+    batches = runs[0].checked - runs[1].checked
+    assert batches == 3 * 3 * 3  # splits, sets of pictures, batches
+    assert runs[2].checked == runs[0].checked - 3 * 2 * 3  # the teacher's sets alone
+    assert runs[3].checked == runs[0].checked  # another seed, other pictures
+
+
+def test_a_set_that_an_earlier_release_kept_whole_is_still_used(teacher: Teacher, tmp_path: Path) -> None:
+    artist, texts, seeds = Artist(teacher, teacher.unet, EVALUATION), ["small cat"] * 5, range(5)
+    drawn = teacher_pictures(artist, texts, seeds, tmp_path)
+    judge = load_judge(teacher, EVALUATION)
+    judged = drawn.judgements(judge, StopRequest())
+    (shard,) = drawn.folder.glob("*.safetensors")
+    shard.rename(drawn.folder / "judgements.safetensors")
+    found = teacher_pictures(artist, texts, seeds, tmp_path)
+    assert found.judged_before == 5
+    kept = found.judgements(judge, Counting(allowed=0))
+    assert all(np.array_equal(kept[name], judged[name], equal_nan=True) for name in judged)
 
 
 @pytest.fixture
@@ -174,7 +208,7 @@ def test_without_a_clip_no_picture_is_judged(
     artist = Artist(teacher, teacher.unet, EVALUATION)
     assert (
         judge_pictures(
-            Evaluation(artist, artist, captions, 0, tmp_path / "evaluation", tmp_path / "evaluation-cache"),
+            Evaluation(artist, artist, captions, 0, tmp_path / "cache"),
             events,
             StopRequest(),
         )

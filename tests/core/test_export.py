@@ -187,6 +187,20 @@ def test_a_missing_mid_block_and_a_missing_licence_are_told(
     assert "no licence text" in export_warnings(without)[0]
 
 
+def test_licences_are_files_of_whatever_case(teacher: Teacher, captions: CaptionSet, tmp_path: Path) -> None:
+    brought = without(teacher.info.path, tmp_path / "brought", "LICENSE*")
+    (brought / "LICENSES").mkdir()
+    licences = {"License.txt", "license.md", "use_policy.md"}
+    for name in licences:
+        (brought / name).write_text("terms")
+    teacher = replace(teacher, info=read_teacher(brought))
+    folder = export(teacher, student_of(teacher, "b-base"), captions, tmp_path)
+    assert licences <= {file.name for file in folder.iterdir()}
+    assert not (folder / "LICENSES").exists()
+    assert export_warnings(folder) == []
+    assert all(name in (folder / "README.md").read_text() for name in licences)
+
+
 def test_the_card_gives_scores_with_their_intervals(
     teacher: Teacher, captions: CaptionSet, tmp_path: Path
 ) -> None:

@@ -31,10 +31,32 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert [file["path"] for file in describe_files(target)] == ["inner/two"]
 
 
+def test_two_writers_of_one_process_id_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with replacing(target) as ours:
+        ours.write_text("ours")
+        with replacing(target) as theirs:
+            theirs.write_text("theirs")
+        assert target.read_text() == "theirs"
+    assert target.read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_is_being_written_would_be_a_leftover(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "file") as temporary:
+            temporary.touch()
+            remove_leftovers(tmp_path)
+
+    with pytest.raises(FileNotFoundError):  # nothing is left to take the file's place
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / ".step-1.77.tmp").mkdir()
-    (tmp_path / "kept" / ".step-1.77.tmp" / "file").touch()
+    (tmp_path / "kept" / ".step-1.77.5af3c0de.tmp").mkdir()
+    (tmp_path / "kept" / ".step-1.77.5af3c0de.tmp" / "file").touch()
     (tmp_path / ".torn.77.tmp").touch()
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["kept"]

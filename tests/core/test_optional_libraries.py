@@ -15,7 +15,7 @@ from core.evaluation_clip import FOLDER as CLIP_FOLDER
 from core.evaluation_clip import FOLDER_VARIABLE
 from core.hub_captions import read_hub
 from core.inception import WEIGHTS_VARIABLE, Inception, find_inception
-from core.judges import check_judge
+from core.judges import NOTHING_TO_JUDGE_BY, check_judge
 from core.registry import TeacherInfo, read_teacher
 from core.spec import EvaluationSpec, HubCaptions
 
@@ -154,6 +154,38 @@ def test_a_clip_that_is_not_whole_is_told_at_the_start_of_a_job(
     with pytest.raises(BadTeacherError, match=message) as raised:
         check_judge(clipless, EvaluationSpec())
     assert CLIP_FOLDER in raised.value.message
+
+
+def test_that_there_is_nothing_to_judge_by_is_told_at_the_start_of_a_job(
+    monkeypatch: pytest.MonkeyPatch, teacher_info: TeacherInfo, clipless: TeacherInfo
+) -> None:
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    assert check_judge(clipless, EvaluationSpec()) == [NOTHING_TO_JUDGE_BY]
+    assert check_judge(teacher_info, EvaluationSpec()) == []
+    monkeypatch.setenv(FOLDER_VARIABLE, str(teacher_info.path / CLIP_FOLDER))
+    assert check_judge(clipless, EvaluationSpec()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "references.json").unlink(),
+        lambda f: (f / "references.json").write_text("{"),
+        lambda f: (f / "references.json").write_text('[{"name": "cat"}]'),
+        lambda f: (f / "references.json").write_text('[{"captions": ["cat"]}]'),
+        lambda f: (f / "references.safetensors").write_bytes(b"torn"),
+    ],
+    ids=["missing", "torn", "without captions", "of other rows", "torn embeddings"],
+)
+def test_references_that_are_not_whole_are_told_at_the_start_of_a_job(
+    teacher_info: TeacherInfo, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    folder = shutil.copytree(teacher_info.path, tmp_path / "teacher")
+    damage(folder)
+    with pytest.raises(BadTeacherError) as raised:
+        check_judge(read_teacher(folder), EvaluationSpec())
+    assert "references" in raised.value.message
+    assert raised.value.hint
 
 
 def test_inception_needs_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -258,6 +258,18 @@ def test_what_fails_one_rank_fails_all_with_its_one_reason(
     assert {failure["reason"] for failure in failures} == {fault}
 
 
+def test_a_failure_of_no_reason_but_with_words_is_told_and_no_crash(
+    make_spec: Callable[..., DistillationSpec], tmp_path: Path, launch: Callable[..., Agents]
+) -> None:
+    """A batch that two ranks cannot share is nobody's death: starting again would change nothing."""
+    agents = launch(make_spec(training=TRAINING | {"batch_size": 1}, evaluation=EVALUATION), tmp_path)
+    assert agents.finish() == [FAILED]
+    (failed,) = events_of(tmp_path)
+    assert (failed["type"], failed["reason"]) == ("failed", "internal_error")
+    assert "a batch of 1 sample" in failed["message"]
+    assert failed["hint"]
+
+
 def left_by_ranks(workdir: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in (workdir / "ranks").glob("*/rank-*.json")]
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,17 +144,30 @@ def test_the_model_card_says_the_licence_where_teacher_json_does_not(
     assert read_teacher(copied / "weights").licence == licence
 
 
-@pytest.mark.parametrize("name", ["../captions.txt", "/etc/passwd", "a/../../b"])
+@pytest.mark.parametrize("name", ["../captions.txt", "/etc/passwd", "a/../../b", "a\0b"])
 def test_a_caption_set_outside_of_the_folder_is_refused(copied: Path, name: str) -> None:
     (copied / "weights" / "teacher.json").write_text(json.dumps({"caption_set": name}))
     with pytest.raises(BadTeacherError, match="outside of its folder"):
         read_teacher(copied / "weights")
 
 
-def test_a_teacher_json_of_wrong_types_is_a_bad_teacher(copied: Path) -> None:
-    (copied / "weights" / "teacher.json").write_text(json.dumps({"id": ["a"]}))
+@pytest.mark.parametrize("field", ["id", "name", "description", "licence", "caption_set"])
+@pytest.mark.parametrize("value", [["a"], 5, {}, True], ids=str)
+def test_a_teacher_json_of_wrong_types_is_a_bad_teacher_and_hides_no_other(
+    copied: Path, field: str, value: Any
+) -> None:
+    shutil.copytree(copied / "weights", copied / "other")
+    (copied / "other" / "teacher.json").write_text(json.dumps({field: value}))
     with pytest.raises(BadTeacherError, match=r"teacher\.json has fields of the wrong type"):
-        read_teacher(copied / "weights")
+        read_teacher(copied / "other")
+    assert [teacher.id for teacher in list_teachers([copied])] == ["emoji-64"]
+
+
+def test_a_field_of_teacher_json_that_is_null_says_nothing(copied: Path) -> None:
+    about = copied / "weights" / "teacher.json"
+    about.write_text(json.dumps(dict.fromkeys(("id", "name", "description", "licence", "caption_set"))))
+    (teacher,) = list_teachers([copied])
+    assert (teacher.id, teacher.title, teacher.licence, teacher.caption_set) == ("weights", None, None, None)
 
 
 @pytest.mark.parametrize(

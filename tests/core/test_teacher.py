@@ -1,10 +1,17 @@
 """A loaded teacher turns latents into pictures."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from core import teacher as module
-from core.teacher import Teacher
+from core.errors import OutOfMemoryError
+from core.registry import read_teacher
+from core.teacher import Teacher, load_teacher
 
 
 def test_no_more_pictures_are_decoded_at_once_than_memory_is_meant_for(
@@ -20,6 +27,21 @@ def test_no_more_pictures_are_decoded_at_once_than_memory_is_meant_for(
     assert sizes == [2, 2, 1]
     assert decoded.dtype == torch.uint8
     assert (decoded.int() - expected.int()).abs().max() <= 1
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_teacher(teachers_dir: Path, tmp_path: Path) -> None:
+    """Embeddings that no weight file holds are allocated: here more than any process can address."""
+    folder = shutil.copytree(teachers_dir / "weights", tmp_path / "teacher")
+    weights, config = (folder / "text_encoder" / name for name in ("model.safetensors", "config.json"))
+    tensors = load_file(weights)
+    save_file(
+        {name: each for name, each in tensors.items() if "token_embedding" not in name},
+        weights,
+        metadata={"format": "pt"},
+    )
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 10**13}))
+    with pytest.raises(OutOfMemoryError):
+        load_teacher(read_teacher(folder), torch.device("cpu"))
 
 
 def test_a_picture_larger_than_the_limit_is_decoded_alone(

@@ -15,8 +15,10 @@ INDEX = {
 }
 PIPELINE = [
     "LICENSE.md",
+    "License.txt",
     "README.md",
     "evaluation_clip/model.safetensors",
+    "license",
     "model_index.json",
     "scheduler/scheduler_config.json",
     "tokenizer/merges.txt",
@@ -29,6 +31,9 @@ PIPELINE = [
     "vae/diffusion_pytorch_model.safetensors",
 ]
 OTHERS = [
+    "LICENSE.BIN",
+    "LICENSES/MIT.txt",
+    "my-license.txt",
     "safety_checker/model.safetensors",
     "sd-v1-4.safetensors",
     "train.py",

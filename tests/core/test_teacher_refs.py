@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
-from core.errors import BadTeacherError, UnknownTeacherError
+from core import teacher_refs
+from core.errors import BadTeacherError, StorageFullError, UnknownTeacherError
 from core.teacher_refs import hub_patterns, resolve_teacher
 
 
@@ -28,6 +30,17 @@ def test_a_hub_reference_that_is_no_repository_is_a_bad_teacher() -> None:
         resolve_teacher("no/such/repository@main", [])
 
 
+def test_a_disk_that_is_full_while_fetching_is_no_fault_of_the_teacher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def download(repository: str, **what: str) -> None:
+        Path("/dev/full").write_text(repository)
+
+    monkeypatch.setattr(teacher_refs, "hf_hub_download", download)
+    with pytest.raises(StorageFullError):
+        resolve_teacher("owner/name@main", [])
+
+
 def test_an_object_store_is_not_read_from_here() -> None:
     with pytest.raises(BadTeacherError, match="object store"):
         resolve_teacher("s3://bucket/teacher", [])
@@ -36,6 +49,7 @@ def test_an_object_store_is_not_read_from_here() -> None:
 def test_of_a_repository_only_the_pipeline_is_fetched() -> None:
     patterns = hub_patterns({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"]})
     assert "unet/*.safetensors" in patterns
-    assert "LICENSE*" in patterns
+    licences = ["LICENSE", "License.txt", "license.md", "Use_Policy.md"]
+    assert list(filter_repo_objects([*licences, "my-license"], allow_patterns=patterns)) == licences
     assert "*.safetensors" not in patterns  # single-file checkpoints beside the pipeline
     assert not any(pattern.startswith("_") for pattern in patterns)
