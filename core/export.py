@@ -16,23 +16,19 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from core.captions import CaptionSet
-from core.families import LIBRARIES
 from core.few_step_scheduler import write_few_step_scheduler
 from core.files import describe_files, replacing, write_json
 from core.model_card import NO_MID_BLOCK, write_model_card
 from core.original_names import original_names
-from core.registry import has_weights, read_json, unet_dtype, weight_files
+from core.registry import unet_dtype
+from core.shipped_index import ABSENT, REPLACED_COMPONENT, shipped_index, shipped_weights
 from core.spec import DistillationSpec, ExportSpec
 from core.teacher import Teacher
-from core.teacher_files import INDEX, is_licence, known_parts
+from core.teacher_files import INDEX, is_licence
 from core.verify import FORMAT, MANIFEST_FILE
 
 FOLDER = "student"
 GRID_FILE = "teacher-vs-student.png"
-REPLACED_COMPONENT = "unet"
-ABSENT = [None, None]  # how an index says that the pipeline goes without a component
-SAFETY_CHECKER, FEATURE_EXTRACTOR = "safety_checker", "feature_extractor"
-OPTIONAL_LIBRARIES = (*LIBRARIES, "stable_diffusion")  # the last holds the class of the safety checker
 VERSIONED = ("torch", "diffusers", "transformers", "safetensors")
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 VARIANTS = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -139,45 +135,17 @@ def _save_unet(student: UNet2DConditionModel, stored: torch.dtype, export: Expor
 
 def _copy_pipeline(teacher: Path, folder: Path) -> None:
     """Copy every component but the U-Net, with an index of those that are there; nothing that is not data."""
-    index = _shipped_index(teacher)
+    index = shipped_index(teacher)
     write_json(folder / INDEX, index)
+    weights = set(shipped_weights(teacher))
     for component, entry in index.items():
         is_copied = isinstance(entry, list) and entry != ABSENT and component != REPLACED_COMPONENT
         if not is_copied or not (teacher / component).is_dir():
             continue
         (folder / component).mkdir()
-        weights = set(weight_files(teacher / component)) if has_weights(teacher / component) else set()
         for file in (teacher / component).iterdir():
             if file in weights or file.suffix in COPIED_SUFFIXES - {".safetensors"}:
                 shutil.copyfile(file, folder / component / file.name)
-
-
-def _shipped_index(teacher: Path) -> dict[str, Any]:
-    """Return a teacher's index without the optional components that its folder does not hold whole.
-
-    diffusers loads no folder whose index names what is not there, and no safety checker without the feature
-    extractor that prepares its pictures.
-    """
-    index = read_json(teacher / INDEX)
-    parts = known_parts(index)
-    optional = {name for name, entry in index.items() if isinstance(entry, list) and name not in parts}
-    kept = {name for name in optional if _is_whole(teacher, name, index[name])}
-    if FEATURE_EXTRACTOR not in kept:
-        kept.discard(SAFETY_CHECKER)
-    index |= dict.fromkeys(optional - kept, ABSENT)
-    if SAFETY_CHECKER in optional - kept:
-        index["requires_safety_checker"] = False
-    return index
-
-
-def _is_whole(teacher: Path, name: str, entry: list[Any]) -> bool:
-    """Tell whether an optional component is of a known library and has the files that it is loaded from."""
-    if not name.isidentifier() or len(entry) != 2 or entry[0] not in OPTIONAL_LIBRARIES:
-        return False
-    component = teacher / name
-    if name == FEATURE_EXTRACTOR:
-        return (component / "preprocessor_config.json").is_file()
-    return (component / "config.json").is_file() and has_weights(component)
 
 
 def _copy_licences(teacher: Path, folder: Path) -> list[str]:
