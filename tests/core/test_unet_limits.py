@@ -17,7 +17,7 @@ from core.teacher import load_teacher
 from core.unet_limits import DEFAULTS, check_latents, check_numbers
 
 BUNDLED = Path(__file__).parents[2] / "teachers" / "emoji_64" / "weights"
-MISSING = object()
+MISSING = "missing"
 
 
 @pytest.fixture
