@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import pytest
@@ -102,12 +101,10 @@ def test_a_u_net_of_no_size_can_be_listed_but_not_loaded(copied: Path) -> None:
         load_teacher(read_teacher(copied), torch.device("cpu"))
 
 
-def test_the_largest_u_net_that_passes_is_listed_in_seconds(copied: Path) -> None:
-    """A hundred channels a group allow ten times the widths of Stable Diffusion 1.4."""
+def test_the_students_of_the_largest_u_net_that_passes_can_be_listed(copied: Path) -> None:
+    """A hundred channels a group allow ten times the widths of Stable Diffusion 1.4, and no more."""
     channels = {"block_out_channels": [12_800] * 4, "norm_num_groups": 128, "attention_head_dim": [128] * 4}
     change(copied / "unet", channels | {"transformer_layers_per_block": 4, "sample_size": 64})
     unet_config = read_configs(copied).unet_config
-    began = process_time()
-    assert len(list_candidates(unet_config)) > 90
+    assert 90 < len(list_candidates(unet_config)) < 120
     choose_student(unet_config, ParameterBudget(max_params=10**12))
-    assert process_time() - began < 20
