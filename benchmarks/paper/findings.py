@@ -163,7 +163,10 @@ def budget(experiment: Experiment, precisions: Mapping[int, str]) -> str:
     seeds_in: dict[str, list[str]] = {}
     for seed, precision in precisions.items():
         seeds_in.setdefault(precision, []).append(str(seed))
-    trained = [f"{precision} (seed {', '.join(seeds)})" for precision, seeds in seeds_in.items()]
+    trained = [
+        f"{precision} ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})"
+        for precision, seeds in seeds_in.items()
+    ]
     return (
         f"{training['steps']:,} steps of {training['batch_size']} at {training['learning_rate']:g} in "
         f"{' and '.join(trained if len(trained) > 1 else seeds_in)}, "

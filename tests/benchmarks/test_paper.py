@@ -107,7 +107,7 @@ def test_the_budget_says_which_seeds_were_trained_in_what() -> None:
     experiment = EXPERIMENTS["whole-set"]
     assert " in float32, " in budget(experiment, {0: "float32", 1: "float32"})
     mixed = budget(experiment, {0: "bfloat16", 1: "float32", 2: "float32"})
-    assert " in bfloat16 (seed 0) and float32 (seed 1, 2), " in mixed
+    assert " in bfloat16 (seed 0) and float32 (seeds 1, 2), " in mixed
 
 
 def test_a_job_is_the_same_in_either_precision() -> None:
