@@ -25,7 +25,7 @@ def service_environment(own_environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("reconciler")
-def test_a_killed_trainer_costs_an_attempt_and_no_step_that_was_stored(
+def test_a_killed_trainer_costs_no_step_that_was_stored_and_no_attempt_of_a_job_that_gets_further(
     workplace: Any, start_worker: StartWorker, at_step: Callable[[str, int], int], eventually: Eventually
 ) -> None:
     start_worker()
@@ -36,7 +36,7 @@ def test_a_killed_trainer_costs_an_attempt_and_no_step_that_was_stored(
     assert_one_right_result(workplace, job_id)
     assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 4 + [False] * 2
     job = workplace.job(job_id)
-    assert (job.attempt, job.attempts_used) == (2, 1)
+    assert (job.attempt, job.attempts_used) == (2, 0)
     (crash,) = (event.data for event in workplace.events(job_id) if event.data.get("reason"))
     assert crash["reason"] == "trainer_crashed"
     assert "SIGKILL" in crash["message"]
@@ -54,13 +54,14 @@ def test_a_killed_worker_is_noticed_within_its_lease(
         lambda: workplace.job(job_id).status == "queued", within_seconds=LEASE_SECONDS + MARGIN_SECONDS
     )
     eventually(lambda: workplace.is_gone(killed))
-    assert workplace.job(job_id).transitions[-1].reason == "worker_lost"
+    job = workplace.job(job_id)
+    assert (job.transitions[-1].reason, job.attempts_used) == ("worker_lost", 1)
     start_worker()
     eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 4 + [False] * 2
     job = workplace.job(job_id)
-    assert (job.attempt, job.attempts_used) == (2, 1)
+    assert (job.attempt, job.attempts_used) == (2, 0)
 
 
 @pytest.mark.usefixtures("reconciler")

@@ -121,6 +121,6 @@ def test_a_killed_worker_takes_its_trainer_along_and_the_job_goes_on_elsewhere(
     assert (report.taken_back, report.hinted) == ([job_id], [job_id])
     eventually(lambda: workplace.job(job_id).status == "succeeded")
     job = workplace.job(job_id)
-    assert (job.attempt, job.attempts_used) == (2, 1)
+    assert (job.attempt, job.attempts_used) == (2, 0)
     events = workplace.events(job_id)
     assert [event.sequence for event in events] == list(range(1, job.last_sequence + 1))
