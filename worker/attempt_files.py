@@ -104,8 +104,9 @@ class AttemptFiles:
         if not files or files != files_of(folder):
             raise FileNotFoundError(f"{event.path} was removed before it could be stored")
         self._record(stored, NewEvent("checkpoint", {"step": event.step, "path": event.path}))
-        shutil.rmtree(self._held / event.path, ignore_errors=True)
         self._drop_old_checkpoints()
+        # Last, as whatever fails before is done again from here.
+        shutil.rmtree(self._held / event.path, ignore_errors=True)
 
     def _release_outdated(self, event: CheckpointEvent) -> None:
         """Give up the older checkpoints that are held: transfers keep their order, so none is yet to come."""

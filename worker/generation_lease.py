@@ -83,5 +83,5 @@ class GenerationLease:
                 self.lost.set()
             except UnavailableError as error:  # the lease may outlast it; if not, the last write is refused
                 logger.warning("the lease is not extended: %s", error.detail)
-            except Exception:  # as above, whatever it is
+            except Exception:  # nor may an error that we did not foresee end the beats
                 logger.exception("the lease is not extended")

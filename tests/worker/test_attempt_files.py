@@ -11,7 +11,9 @@ import pytest
 
 from store.artifacts import list_checkpoints
 from store.database import server_now, transaction
+from store.errors import UnavailableError
 from store.jobs import claim_job
+from worker import attempt_files
 from worker.attempt_files import AttemptFiles
 from worker.job_log import JobLogger
 from worker.trainer_events import CheckpointEvent
@@ -76,6 +78,26 @@ def test_a_checkpoint_that_the_trainer_removed_meanwhile_is_stored(
     files.store_checkpoint(third)  # while the first was sent, the third took the second's place
     assert steps_stored(workplace, job_id) == [300, 100]
     assert list((tmp_path / "held" / second.path).parent.iterdir()) == []
+
+
+def test_a_checkpoint_is_held_until_all_is_done_that_may_have_to_be_repeated(
+    workplace: Any,
+    job_id: str,
+    files: AttemptFiles,
+    written: MakeCheckpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise UnavailableError("Postgres goes away once the checkpoint is recorded")
+
+    files.hold_checkpoint(first := written(100))
+    written(200)
+    with monkeypatch.context() as patched:
+        patched.setattr(attempt_files, "list_checkpoints", fail)
+        with pytest.raises(UnavailableError):
+            files.store_checkpoint(first)
+    files.store_checkpoint(first)
+    assert steps_stored(workplace, job_id) == [100]
 
 
 def test_where_links_cannot_be_made_a_checkpoint_is_sent_while_it_is_there(
