@@ -58,7 +58,7 @@ def choose_files(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
 
 def is_licence(file: str) -> bool:
     """Tell whether a file beside the parts of a pipeline is a text of terms, by its name in whatever case."""
-    # A name such as LICENSE.bin is also a pickle's.
+    # LICENSE.bin would be copied into the student, and may be a pickle.
     return _matches(file.lower(), LICENCE_FILES) and not _is_pickle(file)
 
 
@@ -75,7 +75,7 @@ def plain_weights(part: str, files: Sequence[str]) -> list[str]:
     Raises
     ------
     BadTeacherError
-        If there is none; it says so if there are a variant or pickles instead.
+        If there is none; it names what is there instead, a variant or a pickle.
     """
     plain = [file for file in sorted(files) if file.endswith(".safetensors") and not _is_variant(file)]
     if not plain and (variants := sorted(filter(_is_variant, files))):

@@ -19,7 +19,7 @@ def make_passes(work: Callable[[], None], stop: threading.Event, *, name: str, p
     stop
         Ends the passes.
     name
-        What the work is called in the log.
+        What the lines of the log begin with.
     pause_seconds
         Between the end of a pass and the next one.
     """
@@ -29,6 +29,6 @@ def make_passes(work: Callable[[], None], stop: threading.Event, *, name: str, p
         except UnavailableError as error:
             logger.warning("%s: %s", name, error.detail)
         except Exception:
-            # An error that we did not foresee must not end the passes for the life of the process.
+            # An error that we did not foresee must not end it: nobody else in this process does this work.
             logger.exception("%s: the pass failed", name)
         stop.wait(pause_seconds)

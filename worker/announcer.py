@@ -10,6 +10,7 @@ from datetime import datetime
 
 from store.database import Engine, server_now, transaction
 from store.errors import UnavailableError
+from store.passes import make_passes
 from store.workers import Announcement, announce, sign_off
 
 logger = logging.getLogger(__name__)
@@ -45,17 +46,15 @@ class Announcer:
 
     def _run(self) -> None:
         started_at: datetime | None = None
-        while not self._over.is_set():
-            try:
-                with transaction(self._engine) as session:
-                    now = server_now(session)
-                    started_at = started_at or now
-                    announce(session, self._told, started_at=started_at, now=now)
-            except UnavailableError as error:
-                logger.warning("no sign of life: %s", error.detail)
-            except Exception:  # an error that we did not foresee must not make a worker at work seem silent
-                logger.exception("no sign of life")
-            self._over.wait(self._beat_seconds)
+
+        def beat() -> None:
+            nonlocal started_at
+            with transaction(self._engine) as session:
+                now = server_now(session)
+                started_at = started_at or now
+                announce(session, self._told, started_at=started_at, now=now)
+
+        make_passes(beat, self._over, name="no sign of life", pause_seconds=self._beat_seconds)
         try:
             with transaction(self._engine) as session:
                 sign_off(session, self._told.name)

@@ -83,5 +83,6 @@ class GenerationLease:
                 self.lost.set()
             except UnavailableError as error:  # the lease may outlast it; if not, the last write is refused
                 logger.warning("the lease is not extended: %s", error.detail)
-            except Exception:  # nor may an error that we did not foresee end the beats
+            except Exception:
+                # The drawing goes on and needs the next beat, whatever ended this one.
                 logger.exception("the lease is not extended")

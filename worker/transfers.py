@@ -145,7 +145,7 @@ class Transfers:
                 TRANSFERS.labels("failed").inc()
                 return error
             except Exception as error:
-                # Whatever went wrong, those who wait for this transfer and the later ones must hear of it.
+                # The thread must outlive it: the attempt waits for this transfer, and others come after it.
                 self._logger.exception("%s: failed", transfer.name)
                 TRANSFERS.labels("failed").inc()
                 return error

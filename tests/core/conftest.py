@@ -21,6 +21,7 @@ from core.events import EventWriter
 from core.latents import LatentSet
 from core.registry import TeacherInfo, read_teacher
 from core.spec import DistillationSpec, MethodSpec
+from core.stopping import StopRequest
 from core.teacher import Teacher, load_teacher
 
 CONTEXT = 12
@@ -99,6 +100,19 @@ def batches(teacher: Teacher, captions: CaptionSet) -> BatchSource:
 def events(tmp_path: Path) -> Iterator[EventWriter]:
     with closing(EventWriter(tmp_path / "events.jsonl")) as writer:
         yield writer
+
+
+class StopAfter(StopRequest):
+    """Asks to stop at the n-th check."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        self.requested = self.left < 0
+        super().check()
 
 
 def small_spec(**changes: Any) -> DistillationSpec:

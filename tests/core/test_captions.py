@@ -16,7 +16,8 @@ from core.drawn import all_but
 from core.errors import BadCaptionsError
 from core.events import EventWriter
 from core.spec import BundledCaptions, DistillationSpec
-from core.stopping import Stopped, StopRequest
+from core.stopping import Stopped
+from tests.core.conftest import StopAfter
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20))
 ANIMALS = {
@@ -157,19 +158,6 @@ def test_a_set_that_is_there_is_used_until_another_is_asked_for(tmp_path: Path) 
     assert again.report == first.report
     other = prepare(tmp_path, captions=source, seed=1)
     assert other.texts([0]) == ["three"]
-
-
-class StopAfter(StopRequest):
-    """Asks to stop at the n-th check."""
-
-    def __init__(self, checks: int) -> None:
-        super().__init__()
-        self.left = checks
-
-    def check(self) -> None:
-        self.left -= 1
-        self.requested = self.left < 0
-        super().check()
 
 
 @pytest.mark.parametrize("checks", [0, 2, 5], ids=["at once", "while reading", "while hashing"])

@@ -14,6 +14,7 @@ from core.latents import LatentSet, prepare_latents
 from core.spec import DistillationSpec, LatentsSpec
 from core.stopping import Stopped, StopRequest
 from core.teacher import Teacher
+from tests.core.conftest import StopAfter
 
 SPEC = LatentsSpec(sampler="ddim", steps=2, guidance_scale=2, batch_size=2)
 PICTURES = 7
@@ -35,19 +36,6 @@ def events(tmp_path: Path) -> Iterator[EventWriter]:
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents_module, "SHARD_PICTURES", 3)  # rounded up to two batches of two
-
-
-class StopAfter(StopRequest):
-    """Asks to stop at the n-th check."""
-
-    def __init__(self, checks: int) -> None:
-        super().__init__()
-        self.left = checks
-
-    def check(self) -> None:
-        self.left -= 1
-        self.requested = self.left < 0
-        super().check()
 
 
 def content(latents: LatentSet) -> torch.Tensor:
