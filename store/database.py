@@ -45,6 +45,9 @@ _CONNECT_ARGUMENTS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    # Probes are sent on idle connections alone: without this one that waits for the acknowledgement of what
+    # it sent gives a vanished host up after a quarter of an hour.
+    "tcp_user_timeout": 15_000,
     "options": "-c statement_timeout=20s -c lock_timeout=10s"
     " -c idle_in_transaction_session_timeout=30s -c timezone=UTC",
 }

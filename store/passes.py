@@ -24,11 +24,16 @@ def make_passes(work: Callable[[], None], stop: threading.Event, *, name: str, p
         Between the end of a pass and the next one.
     """
     while not stop.is_set():
-        try:
-            work()
-        except UnavailableError as error:
-            logger.warning("%s: %s", name, error.detail)
-        except Exception:
-            # An error that we did not foresee must not end it: nobody else in this process does this work.
-            logger.exception("%s: the pass failed", name)
+        try_to(work, name=name)
         stop.wait(pause_seconds)
+
+
+def try_to(work: Callable[[], object], *, name: str) -> None:
+    """Do some work, and log an error that it raises instead of passing it on."""
+    try:
+        work()
+    except UnavailableError as error:
+        logger.warning("%s: %s", name, error.detail)
+    except Exception:
+        # An error that we did not foresee must not end the thread: nobody else in this process does its work.
+        logger.exception("%s: failed", name)

@@ -3,6 +3,9 @@
 Only what this very database names is removed. A key that it does not know is left alone: the bucket may be
 shared, or the database restored from an older backup. Several processes may clear the same: removing what is
 gone changes nothing.
+
+Objects that the store refuses to remove, because they are locked or the key may not, are tried again for
+ever and hold nothing else up: what is due is taken in no order, and each kind of work by itself.
 """
 
 import logging
@@ -10,13 +13,13 @@ import threading
 import time
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from store.artifacts import JOBS_PREFIX, job_prefix
 from store.database import Engine, server_now, transaction
 from store.models import DeletedJob
 from store.objects import ObjectStore
-from store.passes import make_passes
+from store.passes import make_passes, try_to
 from store.settings import Settings
 from store.stored_bytes import recount_bytes
 from store.unclaimed import forget, take_due
@@ -44,10 +47,10 @@ def run_sweeper(engine: Engine, objects: ObjectStore, settings: Settings, stop: 
         nonlocal next_look
         with transaction(engine) as session:
             now = server_now(session)
-        remove_deleted_jobs(engine, objects, now)
-        remove_unclaimed_objects(engine, objects, now)
+        try_to(lambda: remove_deleted_jobs(engine, objects, now), name="sweeper")
+        try_to(lambda: remove_unclaimed_objects(engine, objects, now), name="sweeper")
         if time.monotonic() >= next_look:
-            abort_stale_uploads(objects, now)
+            try_to(lambda: abort_stale_uploads(objects, now), name="sweeper")
             recount_bytes(engine)
             next_look = time.monotonic() + settings.sweep_seconds
 
@@ -67,7 +70,7 @@ def remove_deleted_jobs(engine: Engine, objects: ObjectStore, now: datetime) -> 
         due = session.scalars(
             select(DeletedJob)
             .where(DeletedJob.swept_at.is_(None) | late)
-            .order_by(DeletedJob.deleted_at)
+            .order_by(func.random())
             .limit(_JOBS_A_PASS)
         ).all()
     for job in due:

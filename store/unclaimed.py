@@ -7,7 +7,7 @@ it. Whatever happens in between, the sweeper finds what was left behind.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -50,11 +50,11 @@ def hasten(session: Session, key: str, *, now: datetime) -> None:
 
 
 def take_due(session: Session, *, now: datetime) -> Sequence[str]:
-    """Mark the keys whose time has come as being removed, and return some of them."""
+    """Mark some of the keys whose time has come, in no order, as being removed, and return them."""
     due = (
         select(UnclaimedObject.key)
         .where(UnclaimedObject.remove_at <= now)
-        .order_by(UnclaimedObject.remove_at, UnclaimedObject.key)
+        .order_by(func.random())
         .limit(_KEYS_A_PASS)
         .with_for_update(skip_locked=True)
     )

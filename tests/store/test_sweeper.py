@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from store import jobs
+from store import jobs, unclaimed
 from store.database import server_now, transaction
+from store.errors import UnavailableError
 from store.objects import ObjectStore
 from store.settings import Settings
 from store.sweeper import (
@@ -74,6 +75,41 @@ def test_the_thread_clears_up_and_stops(
     thread.start()
     try:
         eventually(lambda: object_store.list_keys("jobs/") == [])
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_the_store_refuses_to_remove_holds_nothing_else_up(
+    engine: Engine,
+    settings: Settings,
+    object_store: ObjectStore,
+    queued: Callable[[], str],
+    put: Callable[[str], None],
+    eventually: Callable[[Callable[[], object]], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    locked, deleted = queued(), queued()
+    for key in (f"jobs/{locked}/file", f"jobs/{deleted}/file", "captions/file"):
+        put(key)
+    with transaction(engine) as session:
+        for job_id in (locked, deleted):
+            jobs.delete_job(session, job_id=job_id, now=server_now(session))
+        unclaimed.give_up(session, "captions/file", now=server_now(session))
+    delete_prefix = object_store.delete_prefix
+
+    def refuse_one(prefix: str) -> None:
+        if prefix == f"jobs/{locked}/":
+            raise UnavailableError("The object is locked")
+        delete_prefix(prefix)
+
+    monkeypatch.setattr(object_store, "delete_prefix", refuse_one)
+    stop = threading.Event()
+    fast = settings.model_copy(update={"reconcile_seconds": 0.02})
+    thread = threading.Thread(target=run_sweeper, args=(engine, object_store, fast, stop))
+    thread.start()
+    try:
+        eventually(lambda: object_store.list_keys("") == [f"jobs/{locked}/file"])
     finally:
         stop.set()
         thread.join()
