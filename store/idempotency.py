@@ -9,7 +9,7 @@ gets the first one's answer.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, select
+from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from store.models import IdempotencyRecord
 from store.tenancy import tenant_of
 
 LIFETIME = timedelta(hours=24)
+_FORGOTTEN_AT_ONCE = 1_000
 _LOCK_SEED = 0x49644B  # keeps these locks apart from others that are taken by a hash
 
 
@@ -172,11 +173,13 @@ def _check_fingerprint(record: IdempotencyRecord, idempotency: IdempotencyKey) -
 
 
 def forget_expired(session: Session, *, now: datetime) -> int:
-    """Delete the records past their lifetime and say how many there were."""
-    return len(
-        session.scalars(
-            delete(IdempotencyRecord)
-            .where(IdempotencyRecord.expires_at <= now)
-            .returning(IdempotencyRecord.key)
-        ).all()
+    """Delete records past their lifetime, some at a time, and say how many there were."""
+    this = tuple_(IdempotencyRecord.tenant_id, IdempotencyRecord.key)
+    expired = (
+        select(IdempotencyRecord.tenant_id, IdempotencyRecord.key)
+        .where(IdempotencyRecord.expires_at <= now)
+        .order_by(IdempotencyRecord.expires_at)
+        .limit(_FORGOTTEN_AT_ONCE)
     )
+    deleted = delete(IdempotencyRecord).where(this.in_(expired)).returning(IdempotencyRecord.key)
+    return len(session.scalars(deleted.execution_options(synchronize_session=False)).all())

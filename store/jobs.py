@@ -293,7 +293,8 @@ def end_over_time(session: Session, *, now: datetime, slack_seconds: float) -> l
     now
         Time of the moves.
     slack_seconds
-        What a worker may take to hear of it, to let the trainer write a checkpoint and to store that.
+        What a worker may take to hear of it, to let the trainer write a checkpoint and to store that: it may
+        have gigabytes, and a worker that beats is at work on it.
 
     Returns
     -------

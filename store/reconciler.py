@@ -3,11 +3,13 @@
 It also ends jobs that are over their time, heeds requests that nobody else has, and ends and deletes
 generations that nobody waits for. One pass is a function of ``now`` alone, so tests decide what has expired.
 Several processes may run it; an advisory lock lets one of them through at a time, and a pass that finds the
-lock taken does nothing. No transaction is open while the broker is spoken to.
+lock taken does nothing. No transaction is open while the broker is spoken to. What is only old is forgotten
+after that, by itself, so that however much there is, it holds no job up.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -44,7 +46,9 @@ class Reconciled:
     settled: list[str] = field(default_factory=list)
 
 
-def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconciled | None:
+def reconcile_once(
+    engine: Engine, settings: Settings, now: datetime, *, is_heard: bool = True
+) -> Reconciled | None:
     """Make one pass; None when another process is making one.
 
     Parameters
@@ -55,19 +59,19 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         Attempts per job, the broker, and how long a hint may take to be answered.
     now
         Leases that ended before it are over.
+    is_heard
+        Whether workers have had the time to beat since Postgres could not be reached. Before, a lease that
+        has ended says nothing of its worker, and no job is taken back.
     """
     with transaction(engine) as session:
-        if not session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY))):
+        if not _may_pass(session):
             return None
-        taken_back = requeue_expired(session, now=now, max_attempts=settings.max_attempts)
-        slack = settings.cancel_grace_seconds + settings.lease_seconds
-        over_time = end_over_time(session, now=now, slack_seconds=slack)
+        taken_back: list[str] = []
+        if is_heard:
+            taken_back = requeue_expired(session, now=now, max_attempts=settings.max_attempts)
+        over_time = end_over_time(session, now=now, slack_seconds=_longest_stop_seconds(settings))
         settled = settle_requests(session, now=now)
-        forget_expired(session, now=now)
-        forget_old_deliveries(session, now=now)
         expire_generations(session, now=now)
-        remove_old_generations(session, now=now, keep_seconds=settings.generation_keep_seconds)
-        forget_silent_workers(session, now=now)
         waiting = _count_queued(session, now, Quotas.by_default(settings))
         waiting_generations = count_waiting(session, now=now)
     if taken_back:
@@ -79,6 +83,25 @@ def reconcile_once(engine: Engine, settings: Settings, now: datetime) -> Reconci
         hinted += _send_missing_hints(engine, settings, queue, jobs, now)
     _send_missing_generation_hints(settings, waiting_generations)
     return Reconciled(taken_back=taken_back, hinted=hinted, over_time=over_time, settled=settled)
+
+
+def forget_what_is_old(engine: Engine, settings: Settings, now: datetime) -> None:
+    """Delete old answers, messages, generations and workers, unless another process is about it.
+
+    Parameters
+    ----------
+    engine, settings
+        As of `reconcile_once`.
+    now
+        What is old is older than so much before it.
+    """
+    with transaction(engine) as session:
+        if not _may_pass(session):
+            return
+        forget_expired(session, now=now)
+        forget_old_deliveries(session, now=now)
+        remove_old_generations(session, now=now, keep_seconds=settings.generation_keep_seconds)
+        forget_silent_workers(session, now=now)
 
 
 def unclaimed_jobs(
@@ -127,15 +150,32 @@ def run_reconciler(
 ) -> None:
     """Make a pass every ``reconcile_seconds`` until ``stop`` is set; the body of a thread.
 
-    What each pass did is told to ``observe``.
+    What each pass did is told to ``observe``. Until Postgres has answered for two heartbeats without a gap no
+    job is taken back: after an outage longer than a lease all leases have ended, of living workers too.
     """
+    answers_since: float | None = None
 
     def reconcile() -> None:
+        nonlocal answers_since
+        before, answers_since = answers_since, None
         with transaction(engine) as session:
             now = server_now(session)
-        observe(reconcile_once(engine, settings, now))
+        since = time.monotonic() if before is None else before
+        is_heard = time.monotonic() - since >= 2 * settings.heartbeat_seconds
+        observe(reconcile_once(engine, settings, now, is_heard=is_heard))
+        answers_since = since
+        forget_what_is_old(engine, settings, now)
 
     make_passes(reconcile, stop, name="reconciler", pause_seconds=settings.reconcile_seconds)
+
+
+def _may_pass(session: Session) -> bool:
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK_KEY))))
+
+
+def _longest_stop_seconds(settings: Settings) -> float:
+    """How long a worker that was told to stop may take: for the trainer's checkpoint, and to store that."""
+    return 2 * settings.cancel_grace_seconds + settings.upload_patience_seconds
 
 
 def _count_queued(session: Session, now: datetime, quotas: Quotas) -> dict[str, int]:

@@ -12,10 +12,10 @@ import re
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -184,7 +184,11 @@ class Settings(BaseSettings):
         description="Accelerators that a job has on this worker, a process for each; no more than its batch "
         "has samples.",
     )
-    lease_seconds: float = Field(default=60, gt=0, description="A job is taken back this long after a beat.")
+    lease_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="A job is taken back this long after a beat; at least two HEARTBEAT_SECONDS.",
+    )
     heartbeat_seconds: float = Field(default=10, gt=0, description="Pause between a worker's heartbeats.")
     cancel_grace_seconds: float = Field(
         default=120, gt=0, description="What a trainer has to write a checkpoint: from SIGTERM to SIGKILL."
@@ -314,6 +318,15 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [entry.strip() for entry in value.split(",") if entry.strip()]
         return value
+
+    @model_validator(mode="after")
+    def _check_beats(self) -> Self:
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                f"a worker that beats every {self.heartbeat_seconds:g} s (HEARTBEAT_SECONDS) would lose its "
+                f"jobs after {self.lease_seconds:g} s (LEASE_SECONDS): let a lease last for two beats or more"
+            )
+        return self
 
     @field_validator("accelerator_classes")
     @classmethod

@@ -56,6 +56,7 @@ def own_environment(servers: OwnServers, tmp_path: Path) -> Iterator[dict[str, s
         "DATABASE_URL": servers.create_database(database, template="condenser"),
         "DATA_DIR": str(tmp_path / "data"),
         "LEASE_SECONDS": str(LEASE_SECONDS),
+        "HEARTBEAT_SECONDS": "0.05",
         "RECONCILE_SECONDS": str(RECONCILE_SECONDS),
         "CANCEL_GRACE_SECONDS": "10",
     }

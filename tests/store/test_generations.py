@@ -19,7 +19,7 @@ from store.models import GENERATION_REASONS, GENERATION_STATUSES, Generation, Un
 from store.objects import ObjectStore
 from store.queue import count_hints
 from store.quotas import Quotas
-from store.reconciler import reconcile_once
+from store.reconciler import forget_what_is_old, reconcile_once
 from store.settings import Settings
 from store.sweeper import remove_unclaimed_objects
 from store.unclaimed import announce, take_due
@@ -261,6 +261,7 @@ def test_the_reconciler_rings_again_for_what_waits_and_clears_up_the_rest(
 ) -> None:
     def reconcile(at: datetime) -> int:
         assert reconcile_once(engine, settings, at) is not None
+        forget_what_is_old(engine, settings, at)
         return count_hints(settings, settings.interactive_queue)
 
     done = ask()

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from core.spec import DistillationSpec
-from store import job_queries, jobs
+from store import idempotency, job_queries, jobs
 from store.database import transaction
 from store.errors import IdempotencyConflictError, InvalidCursorError
 from store.idempotency import LIFETIME, IdempotencyKey, forget_expired
@@ -110,3 +110,16 @@ def test_a_key_used_with_another_request_is_refused_until_it_expires(
     assert send("b", now + LIFETIME) != first
     with transaction(engine) as session:
         assert forget_expired(session, now=now + 3 * LIFETIME) == 1
+
+
+def test_expired_keys_are_forgotten_some_at_a_time(
+    engine: Engine, spec: DistillationSpec, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "_FORGOTTEN_AT_ONCE", 2)
+    with transaction(engine) as session:
+        for number in range(3):
+            key = IdempotencyKey(f"key {number}", "a")
+            jobs.create_job(session, spec=spec, queue="cpu", now=now, idempotency=key)
+    with transaction(engine) as session:
+        late = now + 2 * LIFETIME
+        assert [forget_expired(session, now=late) for _ in range(3)] == [2, 1, 0]

@@ -1,7 +1,7 @@
 """The reconciler at times that the tests choose, with a real broker."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,8 +9,8 @@ import redis
 from sqlalchemy import Engine, text
 
 from core.spec import DistillationSpec
-from store import job_queries, jobs
-from store.database import server_now, transaction
+from store import job_queries, jobs, reconciler
+from store.database import Session, server_now, transaction
 from store.errors import UnavailableError
 from store.job_options import JobOptions
 from store.jobs import Claim
@@ -27,6 +27,26 @@ MINUTE = timedelta(minutes=1)
 @pytest.fixture
 def broker_down(settings: Settings, unused_url: str) -> Settings:
     return settings.model_copy(update={"redis_url": unused_url})
+
+
+@pytest.fixture
+def reconcile(engine: Engine, settings: Settings) -> Iterator[Callable[..., list[Reconciled | None]]]:
+    """Starts a reconciler that makes pass after pass; what each of them did."""
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def start(**changes: float) -> list[Reconciled | None]:
+        changed = settings.model_copy(update={"reconcile_seconds": 0.02, **changes})
+        passes: list[Reconciled | None] = []
+        thread = threading.Thread(target=run_reconciler, args=(engine, changed, stop, passes.append))
+        thread.start()
+        threads.append(thread)
+        return passes
+
+    yield start
+    stop.set()
+    for thread in threads:
+        thread.join()
 
 
 @pytest.fixture
@@ -115,7 +135,8 @@ def test_a_worker_that_goes_on_over_the_time_loses_the_job(
         job_id = jobs.create_job(session, spec=spec, options=options, queue="cpu", now=now).id
         claim = jobs.claim_job(session, job_id=job_id, worker="w", now=now, lease_seconds=10_000)
     assert claim is not None
-    slack = timedelta(seconds=settings.cancel_grace_seconds + settings.lease_seconds)
+    # Its trainer writes a checkpoint, and that is stored, before or after its server was away.
+    slack = timedelta(seconds=2 * settings.cancel_grace_seconds + settings.upload_patience_seconds)
     assert reconcile_once(engine, settings, now + timedelta(seconds=100) + slack) == Reconciled([], [])
     late = reconcile_once(engine, settings, now + timedelta(seconds=101) + slack)
     assert late == Reconciled([], [], over_time=[job_id])
@@ -173,24 +194,96 @@ def test_a_broker_that_is_down_is_said_to_be(broker_down: Settings) -> None:
 
 def test_the_thread_takes_jobs_back_and_stops(
     engine: Engine,
-    settings: Settings,
     running: MakeClaim,
+    reconcile: Callable[..., list[Reconciled | None]],
     eventually: Callable[[Callable[[], object]], object],
 ) -> None:
     with transaction(engine) as session:
         assert server_now(session) > datetime(2026, 3, 1).astimezone()
     claim = running()  # its lease ended long ago by the server's clock
-    stop = threading.Event()
-    fast = settings.model_copy(update={"reconcile_seconds": 0.02})
-    thread = threading.Thread(target=run_reconciler, args=(engine, fast, stop))
-    thread.start()
+    reconcile(heartbeat_seconds=0.01)
 
     def taken_back() -> bool:
         with transaction(engine) as session:
             return job_queries.get_job(session, claim.job_id).status == "queued"
 
-    try:
-        eventually(taken_back)
-    finally:
-        stop.set()
-        thread.join()
+    eventually(taken_back)
+
+
+def test_no_job_is_taken_back_before_workers_could_beat_again(
+    engine: Engine,
+    running: MakeClaim,
+    queued: MakeJob,
+    reconcile: Callable[..., list[Reconciled | None]],
+    eventually: Callable[[Callable[[], object]], object],
+) -> None:
+    claim = running()
+    job_id = queued()
+    passes = reconcile(heartbeat_seconds=3_600)
+    eventually(lambda: len(passes) >= 3)
+    assert [made for made in passes if made is None or made.taken_back] == []
+    assert [made.hinted for made in passes if made and made.hinted] == [[job_id]]
+    with transaction(engine) as session:
+        assert job_queries.get_job(session, claim.job_id).status == "running"
+
+
+def test_an_outage_begins_the_wait_for_beats_anew(
+    running: MakeClaim,
+    reconcile: Callable[..., list[Reconciled | None]],
+    eventually: Callable[[Callable[[], object]], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SteadyClock()
+    monkeypatch.setattr(reconciler, "time", clock)
+    monkeypatch.setattr(reconciler, "server_now", clock.answering(server_now))
+    passes = reconcile(heartbeat_seconds=60)
+    eventually(lambda: passes)
+    clock.seconds = 119
+    clock.fail_once()
+    eventually(lambda: clock.failed)
+    claim = running()
+    clock.seconds = 238
+    seen = len(passes)
+    eventually(lambda: len(passes) >= seen + 3)
+    assert [made for made in passes if made and made.taken_back] == []
+    clock.seconds = 239
+    eventually(lambda: [made for made in passes if made and made.taken_back == [claim.job_id]])
+
+
+class SteadyClock:
+    """A monotonic clock that stands still until it is set, and a Postgres that can be away for one pass."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.failed = False
+        self._shall_fail = False
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def fail_once(self) -> None:
+        self._shall_fail = True
+
+    def answering(self, answer: Callable[[Session], datetime]) -> Callable[[Session], datetime]:
+        def tell(session: Session) -> datetime:
+            if self._shall_fail:
+                self._shall_fail, self.failed = False, True
+                raise UnavailableError("Postgres does not answer")
+            return answer(session)
+
+        return tell
+
+
+def test_jobs_are_taken_back_though_nothing_can_be_forgotten(
+    running: MakeClaim,
+    reconcile: Callable[..., list[Reconciled | None]],
+    eventually: Callable[[Callable[[], object]], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UnavailableError("Postgres gave up waiting")
+
+    monkeypatch.setattr(reconciler, "forget_expired", fail)
+    claim = running()
+    passes = reconcile(heartbeat_seconds=0.01)
+    eventually(lambda: [made for made in passes if made and made.taken_back == [claim.job_id]])

@@ -1,5 +1,7 @@
 """Object store, settings, migrations: the edges of the store on real servers."""
 
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine, inspect
 
 from store.database import create_engine, ping, transaction
@@ -161,6 +163,16 @@ def test_a_database_that_is_away_is_unavailable(settings: Settings) -> None:
     engine.dispose()
 
 
+def test_a_host_that_has_vanished_is_given_up_long_before_a_lease_ends(
+    engine: Engine, settings: Settings
+) -> None:
+    with engine.connect() as connection:
+        number = connection.connection.driver_connection.fileno()
+        with socket.socket(fileno=os.dup(number)) as wire:
+            milliseconds = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert 0 < milliseconds <= 1_000 * settings.lease_seconds / 3
+
+
 def test_an_error_rolls_everything_back(engine: Engine) -> None:
     ping(engine)
 
@@ -209,6 +221,18 @@ def test_database_urls_name_the_driver() -> None:
         assert normalise_database_url(f"{scheme}://u:p@h/d") == "postgresql+psycopg://u:p@h/d"
     with pytest.raises(ValueError, match="postgresql"):
         normalise_database_url("sqlite:///x")
+
+
+def test_a_lease_that_ends_between_two_beats_is_refused(
+    service_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in service_environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LEASE_SECONDS", "15")
+    with pytest.raises(ValidationError, match=r"beats every 10 s .*after 15 s"):
+        Settings()
+    monkeypatch.setenv("HEARTBEAT_SECONDS", "7.5")
+    assert Settings().lease_seconds == 15
 
 
 def test_settings_read_lists_of_folders_and_keep_secrets(
