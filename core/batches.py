@@ -118,17 +118,23 @@ class BatchSource:
         )
         blank = self.caption_count
         matches_B = (caption_B == own_B) | (caption_B == blank)
-        latents_BCHW = self.latents.gather(picture_B[share]).to(self.device, non_blocking=True)
+        latents_BCHW = self._send(self.latents.gather(picture_B[share])).float()
         noise = generator(self.seed, "noise", samples_seen, device=self.device.type)
         noise_BCHW = torch.randn((size, *latents_BCHW.shape[1:]), generator=noise, device=self.device)
         return Batch(
             latents_BCHW,
             noise_BCHW[share],
-            timestep_B[share].to(self.device, non_blocking=True),
+            self._send(timestep_B[share]),
             self.embeddings(caption_B[share]),
-            matches_B[share].to(self.device, non_blocking=True),
+            self._send(matches_B[share]),
             self.embeddings(torch.tensor([blank])),
         )
+
+    def _send(self, values: torch.Tensor) -> torch.Tensor:
+        """Copy to the device beside what it computes, which CUDA does from pinned memory alone."""
+        if self.device.type == "cuda":
+            values = values.pin_memory()
+        return values.to(self.device, non_blocking=True)
 
     def _pictures(self, start: int, size: int) -> torch.Tensor:
         """Return pictures of an endless sequence that shuffles the set anew each time round."""

@@ -70,6 +70,12 @@ class Progress:
         self._done_before = self._done = done
         self._started = time.monotonic()
         self._reported = -PROGRESS_INTERVAL_SECONDS
+        self._told: int | None = None
+
+    def finish(self) -> None:
+        """Report that all are done, unless that was reported."""
+        if self._told != self._total:
+            self.report(self._total)
 
     def advance(self, count: int) -> None:
         """Report that `count` more units are done."""
@@ -81,12 +87,12 @@ class Progress:
         self._done_before, self._started = self._done, time.monotonic()
 
     def report(self, done: int) -> None:
-        """Report that `done` units are done, unless the last report is too recent."""
-        self._done = done
+        """Report that `done` units are done, at most all, unless the last report is too recent."""
+        self._done = done = min(done, self._total)
         now = time.monotonic()
         if now - self._reported < PROGRESS_INTERVAL_SECONDS and done < self._total:
             return
-        self._reported = now
+        self._reported, self._told = now, done
         fresh = done - self._done_before
         eta = round((now - self._started) / fresh * (self._total - done), 1) if fresh else None
         self._events.write(

@@ -118,15 +118,18 @@ def export_warnings(folder: Path) -> list[str]:
 
 
 def _save_unet(student: UNet2DConditionModel, stored: torch.dtype, export: ExportSpec, folder: Path) -> None:
-    """Save the U-Net in its teacher's precision, in others beside it, and under the original names."""
+    """Save the U-Net in its teacher's precision, in those asked for beside it, and under the original names.
+
+    A variant of the teacher's own precision is a file of its own, too: only where there is one of its name is
+    a pipeline loaded by that name.
+    """
     component = folder / REPLACED_COMPONENT
     student.to(stored).save_pretrained(component, safe_serialization=True)
     student.to(torch.float32)  # loses nothing, for `as_exported` has rounded it already
     metadata = {"format": "pt"}  # transformers and diffusers refuse files that do not say so
     for variant in export.variants:
-        if VARIANTS[variant] != stored:
-            rounded = {name: weight.to(VARIANTS[variant]) for name, weight in student.state_dict().items()}
-            save_file(rounded, component / VARIANT_FILE.format(variant=variant), metadata)
+        rounded = {name: weight.to(VARIANTS[variant]) for name, weight in student.state_dict().items()}
+        save_file(rounded, component / VARIANT_FILE.format(variant=variant), metadata)
     if export.single_file:
         state = student.state_dict()
         rounded = {original: state[name].half() for name, original in original_names(state).items()}

@@ -28,8 +28,8 @@ def safetensors_size(layout: UNetLayout, dtype: str) -> int:
 
 
 def exported_unet_bytes(layout: UNetLayout, stored: str, export: ExportSpec) -> int:
-    """Return the bytes of all files that hold the U-Net: one for each precision, one under original names."""
-    precisions = {stored, *(VARIANT_DTYPES[variant] for variant in export.variants)}
+    """Return the bytes of all files that hold the U-Net: its own, one a variant, one under original names."""
+    precisions = [stored, *(VARIANT_DTYPES[variant] for variant in export.variants)]
     total = sum(_file_bytes(layout.shapes, precision) for precision in precisions)
     if export.single_file:
         names = original_names(layout.shapes)

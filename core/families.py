@@ -157,6 +157,12 @@ def check_scheduler_config(config: Mapping[str, Any], name: str) -> None:
         raise BadTeacherError(
             f"{name} predicts {prediction!r}", f"supported prediction types: {', '.join(PREDICTION_TYPES)}"
         )
+    if prediction == "epsilon" and config.get("rescale_betas_zero_snr"):
+        raise BadTeacherError(
+            f"{name} predicts the noise (epsilon) of a process that ends in noise alone "
+            "(rescale_betas_zero_snr), from which no picture can be told",
+            "use a teacher that predicts velocity (v_prediction), or one without rescale_betas_zero_snr",
+        )
 
 
 def _class_of(index: Mapping[str, Any], part: str) -> tuple[str, str] | None:

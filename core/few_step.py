@@ -215,6 +215,8 @@ def transfer(
         )
         run_course(course, state, objective, checkpoints, events, stop)
         student, scores = state.average, state.scores
+        # The next round makes its own before it would let go of these: five more students at once.
+        del state, course, objective, guide, data
     return student
 
 

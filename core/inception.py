@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import interpolate
 
 from core.errors import CoreError
 
 WEIGHTS_VARIABLE = "CONDENSER_INCEPTION_WEIGHTS"
+PUBLISHED_SIDE = 256
+"""Larger pictures are made that small first, as the published figures' were."""
+
 FEATURES, LOGITS = "2048", "logits_unbiased"
 
 
@@ -39,8 +43,16 @@ class Inception:
     def __call__(self, pictures_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return features BD, D = 2048, and class probabilities BK of uint8 pictures, on the CPU."""
         device = next(self._network.parameters()).device
-        features_BD, logits_BK = self._network(pictures_BCHW.to(device))
+        features_BD, logits_BK = self._network(_as_published(pictures_BCHW).to(device))
         return features_BD.float().cpu(), logits_BK.float().softmax(dim=1).cpu()
+
+
+def _as_published(pictures_BCHW: torch.Tensor) -> torch.Tensor:
+    if pictures_BCHW.shape[-1] <= PUBLISHED_SIDE:
+        return pictures_BCHW
+    side = (PUBLISHED_SIDE, PUBLISHED_SIDE)
+    # Of uint8 on the CPU this is Pillow's arithmetic.
+    return interpolate(pictures_BCHW.cpu(), side, mode="bicubic", antialias=True)
 
 
 def find_inception(environment: Mapping[str, str] = os.environ) -> Path:

@@ -20,7 +20,7 @@ from core.evaluation_clip import (
     find_evaluation_clip,
     load_evaluation_clip,
 )
-from core.inception import Inception, find_inception, load_inception
+from core.inception import PUBLISHED_SIDE, Inception, find_inception, load_inception
 from core.references import REFERENCE_FILES, References, load_references
 from core.registry import TeacherInfo
 from core.spec import EvaluationSpec
@@ -121,9 +121,11 @@ def judge_identity(teacher: Teacher, evaluation: EvaluationSpec) -> list[list[st
     clip = find_evaluation_clip(teacher.info)
     files = sorted(clip.rglob("*")) if clip else []
     files += [teacher.info.path / name for name in REFERENCE_FILES]
+    seen_at: list[list[str | int]] = []
     if evaluation.features == "inception":
         files.append(find_inception())
-    return [_written(file) for file in files if file.is_file()]
+        seen_at.append(["largest side", PUBLISHED_SIDE])
+    return seen_at + [_written(file) for file in files if file.is_file()]
 
 
 def _written(file: Path) -> list[str | int]:

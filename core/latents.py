@@ -53,9 +53,9 @@ class LatentSet:
         return len(self.caption_N)
 
     def gather(self, pictures_B: torch.Tensor) -> torch.Tensor:
-        """Return the latents of these pictures, BCHW, float32."""
+        """Return the latents of these pictures, BCHW, as they are kept: float16."""
         places = (divmod(picture, self.shard_pictures) for picture in pictures_B.tolist())
-        return torch.stack([self.shards[shard][row] for shard, row in places]).float()
+        return torch.stack([self.shards[shard][row] for shard, row in places])
 
 
 def prepare_latents(
@@ -106,10 +106,11 @@ def prepare_latents(
     ranks.wait()  # all have looked before any draws: each takes its turns in the same list
     for shard in missing[ranks.rank :: ranks.count]:
         pictures = range(shard * shard_pictures, min((shard + 1) * shard_pictures, len(drawn)))
-        latents = _draw_shard(teacher, captions, drawn, pictures, spec, seed, progress, stop)
+        latents = _draw_shard(teacher, captions, drawn, pictures, spec, seed, progress, stop, ranks.count)
         with replacing(files[shard]) as temporary:
             save_file({"latents": latents}, temporary)
     ranks.wait()
+    progress.finish()
     shards = [load_file(file)["latents"] for file in files]
     return LatentSet(shards, shard_pictures, torch.from_numpy(drawn))
 
@@ -123,6 +124,7 @@ def _draw_shard(
     seed: int,
     progress: Progress,
     stop: StopRequest,
+    rank_count: int,
 ) -> torch.Tensor:
     sampler = build_sampler(spec.sampler, teacher.scheduler_config)
     latents_NCHW = torch.empty(len(pictures), *teacher.latent_shape, dtype=torch.float16)
@@ -140,5 +142,5 @@ def _draw_shard(
             guidance_scale=spec.guidance_scale,
             precision=teacher.precision,
         )
-        progress.advance(len(batch))
+        progress.advance(len(batch) * rank_count)  # the other ranks draw as fast
     return latents_NCHW

@@ -159,7 +159,9 @@ def train(
         spec.evaluation.score_every,
     )
     run_course(course, state, objective, checkpoints, events, stop)
+    # Untapped, what is no longer used is freed at once: a hook refers to the model that refers to it.
     tapped_teacher.untap()
+    tapped_student.untap()
     return average
 
 

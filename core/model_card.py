@@ -114,7 +114,7 @@ def _usage(spec: DistillationSpec, has_mid_block: bool) -> str:
     notes = []
     if spec.export.variants:
         named = " or ".join(f'`variant="{variant}"`' for variant in spec.export.variants)
-        notes.append(f"{named} loads the U-Net in half the size.")
+        notes.append(f"{named} loads the U-Net in half precision.")
     if spec.export.single_file:
         notes.append("`unet.fp16.safetensors` is the U-Net alone, under the names that other tools read.")
     if not has_mid_block:

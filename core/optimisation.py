@@ -11,8 +11,9 @@ from core.spec import TrainingSpec
 ADAM_BETAS = (0.9, 0.999)
 BFLOAT16_ARITHMETIC = ("avx512_bf16", "amx_bf16", "bf16")  # as x86 and ARM call theirs
 EMULATED_BFLOAT16 = (
-    "this processor has no bfloat16 arithmetic (avx512_bf16, amx_bf16 or ARM's bf16) and emulates it, dozens "
-    "of times slower: leave training.precision out to train in float32"
+    "this device has no bfloat16 arithmetic (a processor's avx512_bf16, amx_bf16 or ARM's bf16, or a CUDA "
+    "device of Ampere or later) and emulates it, many times slower: leave training.precision out to train in "
+    "float32"
 )
 
 
@@ -37,17 +38,21 @@ def learning_rate(training: TrainingSpec, step: int) -> float:
 
 
 def choose_precision(training: TrainingSpec, device: torch.device) -> torch.dtype:
-    """Return the precision of the forward passes: as specified, else bfloat16 on an accelerator."""
-    name = training.precision or ("float32" if device.type == "cpu" else "bfloat16")
+    """Return the precision of the forward passes: as specified, else bfloat16 where an accelerator has it."""
+    is_slow = device.type == "cpu" or emulates_bfloat16(device)
+    name = training.precision or ("float32" if is_slow else "bfloat16")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def emulates_bfloat16(device: torch.device) -> bool:
-    """Return whether a device is a processor that can compute in bfloat16 only by way of other arithmetic.
+    """Return whether a device can compute in bfloat16 only by way of other arithmetic.
 
-    A convolution of 128 channels takes 74 times as long in it as in float32 there (16 pictures of 32 by 32,
-    one core of an AMD EPYC of the third generation).
+    So do CUDA devices before Ampere, such as T4 and V100, and processors without its instructions: a
+    convolution of 128 channels takes 74 times as long in it as in float32 (16 pictures of 32 by 32, one core
+    of an AMD EPYC of the third generation).
     """
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
     abilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and not any(abilities.get(name) for name in BFLOAT16_ARITHMETIC)
 

@@ -88,12 +88,14 @@ class DoubleEncoder:
         embeddings_BLD = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         pooled_BD = second.text_embeds
         if self.zero_blank:
-            shown_B = torch.tensor([bool(prompt) for prompt in prompts], device=device)
+            shown_B = torch.tensor([bool(prompt) for prompt in prompts]).to(device, non_blocking=True)
             embeddings_BLD = embeddings_BLD * shown_B[:, None, None]
             pooled_BD = pooled_BD * shown_B[:, None]
         # original height and width, crop from top and left, target height and width
-        time_ids = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=device)
-        time_ids = time_ids.to(embeddings_BLD.dtype).expand(len(prompts), -1)
+        time_ids = torch.tensor(
+            [self.size, self.size, 0, 0, self.size, self.size], dtype=embeddings_BLD.dtype
+        )
+        time_ids = time_ids.to(device, non_blocking=True).expand(len(prompts), -1)
         return Conditions(embeddings_BLD, {"text_embeds": pooled_BD, "time_ids": time_ids})
 
 

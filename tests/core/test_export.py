@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from core.captions import CaptionSet, prepare_captions
 from core.estimate import estimate_job
-from core.export import SINGLE_FILE, as_exported, export_student, export_warnings
+from core.export import SINGLE_FILE, VARIANTS, as_exported, export_student, export_warnings
 from core.model_card import NO_MID_BLOCK
 from core.original_names import PREFIX, original_names
 from core.registry import read_teacher
@@ -165,6 +165,23 @@ def test_the_folder_holds_every_precision_and_loads(
     assert estimate_job(teacher.info, spec).pipeline_bytes == sum(sizes)
     assert find_problems(folder) == []
     assert find_loading_problems(folder) == []
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16], ids=str)
+def test_a_variant_of_the_teachers_own_precision_loads_by_its_name(
+    teacher: Teacher, captions: CaptionSet, tmp_path: Path, stored: torch.dtype
+) -> None:
+    brought = without(teacher.info.path, tmp_path / "brought")
+    UNet2DConditionModel.from_pretrained(brought / "unet").to(stored).save_pretrained(brought / "unet")
+    teacher = replace(teacher, info=read_teacher(brought))
+    folder = export(teacher, student_of(teacher, "b-small"), captions, tmp_path)
+    for variant, dtype in VARIANTS.items():
+        assert f'`variant="{variant}"`' in (folder / "README.md").read_text()
+        pipeline = DiffusionPipeline.from_pretrained(folder, variant=variant, dtype=dtype)
+        assert pipeline.unet.dtype == dtype
+    spec = DistillationSpec.model_validate({"teacher": "emoji-64", "student": "b-small"})
+    sizes = [file.stat().st_size for file in folder.rglob("*.safetensors")]
+    assert estimate_job(teacher.info, spec).pipeline_bytes == sum(sizes)
 
 
 def test_what_is_not_asked_for_is_not_there(teacher: Teacher, captions: CaptionSet, tmp_path: Path) -> None:

@@ -207,6 +207,13 @@ def test_a_teacher_that_predicts_the_picture_itself_is_refused() -> None:
         check_scheduler_config(betas | {"prediction_type": "sample"}, "teacher")
 
 
+def test_noise_that_is_predicted_where_there_is_nothing_else_is_refused() -> None:
+    ends_in_noise = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True}
+    check_scheduler_config(ends_in_noise | {"prediction_type": "v_prediction"}, "teacher")
+    with pytest.raises(BadTeacherError, match="rescale_betas_zero_snr"):
+        check_scheduler_config(ends_in_noise, "teacher")
+
+
 @pytest.mark.parametrize("scheduler", [EDMDPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler])
 def test_a_teacher_of_another_noise_process_is_refused(scheduler: type[Any]) -> None:
     config = {"_class_name": scheduler.__name__, **scheduler().config}

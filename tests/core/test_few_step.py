@@ -4,6 +4,7 @@ import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file
 from torch import nn
 
+from core import few_step
 from core.batches import Batch, BatchSource
 from core.checkpoints import checkpoint_name
 from core.conditions import Conditions
@@ -26,7 +28,7 @@ from core.stopping import Stopped, StopRequest
 from core.student_weights import build_student
 from core.students import student_rule
 from core.teacher import Teacher
-from core.training_step import Objective, train_step
+from core.training_step import Objective, TrainingState, train_step
 
 KINDS = ["epsilon", "v_prediction"]
 PROMPTS, SEEDS = ["small cat", "large star"], [3, 4]
@@ -198,17 +200,40 @@ def run(
 
 
 def test_as_many_students_are_in_memory_as_the_estimate_counts(
-    teacher: Teacher, batches: BatchSource, spec: DistillationSpec, events: EventWriter, tmp_path: Path
+    teacher: Teacher,
+    batches: BatchSource,
+    spec: DistillationSpec,
+    events: EventWriter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    held = []
+    held, held_before_rounds = [], []
+
+    def count(like: UNet2DConditionModel) -> int:
+        unets = [found for found in gc.get_objects() if type(found) is UNet2DConditionModel]
+        return sum(unet.num_parameters() == like.num_parameters() for unet in unets)
+
+    def begin(student: UNet2DConditionModel, *rest: Any) -> TrainingState:
+        held_before_rounds.append(count(student))
+        return begin_round(student, *rest)
+
+    monkeypatch.setattr(few_step, "begin_round", begin)
 
     def draw(drawing: EvaluationSpec, average: UNet2DConditionModel, step: int) -> None:
-        gc.collect()
-        unets = [found for found in gc.get_objects() if type(found) is UNet2DConditionModel]
-        held.append(sum(unet.num_parameters() == average.num_parameters() for unet in unets))
+        held.append(count(average))
 
     student = make_student(teacher)  # which the pipeline holds on to as well
-    transfer(teacher, student, batches, spec, spec.few_step, tmp_path, draw, events, StopRequest())
+    gc.collect()
+    gc.disable()  # what only a collection would free is in memory
+    try:
+        transfer(teacher, student, batches, spec, spec.few_step, tmp_path, draw, events, StopRequest())
+    finally:
+        gc.enable()
+    guides = [0, 1, 1]
+    left_by_rounds = [0, 1, 1]
+    assert held_before_rounds == [
+        1 + guide + left for guide, left in zip(guides, left_by_rounds, strict=True)
+    ]
     trained_and_average = 2
     assert held == [trained_and_average + course.earlier_students for course in transfer_costs(spec.few_step)]
 

@@ -1,5 +1,6 @@
 """Latents: content-addressed, resumed shard by shard, and not larger on disk than they need be."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from core import events as events_module
 from core import latents as latents_module
 from core.captions import CaptionSet, prepare_captions
 from core.events import EventWriter
 from core.latents import LatentSet, prepare_latents
+from core.ranks import Ranks
 from core.spec import DistillationSpec, LatentsSpec
 from core.stopping import Stopped, StopRequest
 from core.teacher import Teacher
@@ -61,6 +64,28 @@ def test_a_full_cache_needs_no_drawing(
 ) -> None:
     prepare_latents(teacher, captions, SPEC, 0, tmp_path, events, StopRequest())
     prepare_latents(teacher, captions, SPEC, 0, tmp_path, events, StopAfter(0))
+
+
+def test_progress_counts_what_the_other_ranks_draw(
+    teacher: Teacher,
+    captions: CaptionSet,
+    events: EventWriter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events_module, "PROGRESS_INTERVAL_SECONDS", 0)
+    first_of_two = Ranks(rank=0, count=2)
+    with pytest.raises(FileNotFoundError):  # the other one's shard
+        prepare_latents(teacher, captions, SPEC, 0, tmp_path / "a", events, StopRequest(), first_of_two)
+    assert told(tmp_path) == [4, PICTURES]
+    prepare_latents(teacher, captions, SPEC, 0, tmp_path / "b", events, StopRequest())
+    prepare_latents(teacher, captions, SPEC, 0, tmp_path / "b", events, StopRequest())
+    assert told(tmp_path)[2:] == [2, 4, 6, PICTURES, PICTURES]
+
+
+def told(folder: Path) -> list[int]:
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [event["done"] for event in map(json.loads, lines) if event["type"] == "progress"]
 
 
 @pytest.mark.parametrize(("spec", "seed"), [(SPEC, 1), (SPEC.model_copy(update={"steps": 3}), 0)])

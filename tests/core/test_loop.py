@@ -1,8 +1,10 @@
 """The training loop: batches, micro-batches, averaging, schedules, checkpoints, divergence."""
 
+import gc
 import json
 import math
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +165,21 @@ def test_a_step_on_noise_alone_sees_what_the_scheduler_would_make(
     torch.testing.assert_close(seen[0], expected)
 
 
+def test_a_training_lets_go_of_its_student(
+    teacher: Teacher, batches: BatchSource, events: EventWriter, tmp_path: Path
+) -> None:
+    student = make_student(teacher)
+    trained = weakref.ref(student)
+    gc.disable()  # nothing forces a collection between the training and what follows it
+    try:
+        spec = spec_of(steps=1, batch_size=4)
+        train(teacher, student, batches, spec, tmp_path, lambda *_: None, events, StopRequest())
+        del student
+        assert trained() is None
+    finally:
+        gc.enable()
+
+
 def test_the_student_learns(teacher: Teacher, batches: BatchSource) -> None:
     training = TrainingSpec(batch_size=8, learning_rate=2e-3)
     state, objective = make_state(teacher, training)
@@ -310,10 +327,19 @@ def test_what_a_training_is_asked_for_changes_nothing_of_its_steps(
         assert all(torch.equal(weights[name], undisturbed[name]) for name in undisturbed)
 
 
-def test_precision_follows_the_device_unless_specified() -> None:
+@pytest.mark.parametrize(("has_bfloat16", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_precision_follows_the_device_unless_specified(
+    has_bfloat16: bool, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_supported(*, including_emulation: bool) -> bool:
+        return including_emulation or has_bfloat16
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert choose_precision(TrainingSpec(), cpu) == torch.float32
-    assert choose_precision(TrainingSpec(), cuda) == torch.bfloat16
+    assert choose_precision(TrainingSpec(), cuda) == chosen
+    assert emulates_bfloat16(cuda) is not has_bfloat16
+    assert choose_precision(TrainingSpec(precision="bfloat16"), cuda) == torch.bfloat16
     assert choose_precision(TrainingSpec(precision="bfloat16"), cpu) == torch.bfloat16
 
 
@@ -327,7 +353,6 @@ def test_a_processor_says_whether_it_computes_in_bfloat16(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
     assert emulates_bfloat16(torch.device("cpu")) is emulates
-    assert not emulates_bfloat16(torch.device("cuda"))
 
 
 def test_bfloat16_trains_on_a_cpu_too(teacher: Teacher, batches: BatchSource) -> None:

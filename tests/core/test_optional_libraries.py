@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from core import hub_captions, inception
 from core.errors import BadCaptionsError, BadTeacherError, CoreError
@@ -209,3 +211,23 @@ def test_inception_gives_features_and_probabilities() -> None:
     features, probabilities = Inception(network)(pictures)
     torch.testing.assert_close(probabilities, (2 * features).softmax(dim=1))
     assert not features.requires_grad
+
+
+def test_inception_sees_pictures_as_small_as_the_published_figures_did() -> None:
+    seen = []
+
+    class Network(torch.nn.Linear):
+        def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(pictures)
+            return torch.zeros(len(pictures), 1), torch.zeros(len(pictures), 1)
+
+    judge = Inception(Network(1, 1))
+    small = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    judge(small)
+    large = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    judge(torch.from_numpy(large).permute(2, 0, 1)[None])
+    assert torch.equal(seen[0], small)
+    by_pillow = np.asarray(Image.fromarray(large).resize((256, 256), Image.Resampling.BICUBIC))
+    difference = seen[1][0].permute(1, 2, 0).numpy().astype(int) - by_pillow
+    assert seen[1].dtype == torch.uint8
+    assert abs(difference).max() <= 1
