@@ -117,8 +117,20 @@ def test_workers_are_counted_by_the_queue_that_they_listen_to() -> None:
     queue = find("ConfigMap", "condenser")["data"]["WORKER_QUEUE"]
     query = trigger["metadata"]["query"]
     assert set(re.findall(r'queue="([^"]*)"', query)) == {queue}
-    assert set(re.findall(r"condenser_\w+", query)) == {"condenser_queue_depth", "condenser_jobs"}
-    assert 'status="running"' in query
+    counted, _and, known = query.partition(" and on() ")
+    assert set(re.findall(r"condenser_\w+", counted)) == {"condenser_queue_depth", "condenser_jobs"}
+    assert 'status="running"' in counted
+    assert known == "(max(condenser_database_up) == 1)"
+
+
+def test_workers_are_left_alone_while_nobody_knows_how_many_jobs_there_are() -> None:
+    """No figures count as zero; the condition must hold for the whole sum, and nothing be put in its place."""
+    scaled = find("ScaledObject", "worker")["spec"]
+    [trigger] = scaled["triggers"]
+    counted = trigger["metadata"]["query"].partition(" and on() ")[0]
+    assert re.fullmatch(r"\((\(max\(\S+\) or vector\(0\)\)( \+ )?){2}\)", counted)
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    assert "fallback" not in scaled
 
 
 @pytest.mark.parametrize("release", ["1.34", "1.37"])
@@ -154,7 +166,8 @@ def test_the_scaled_object_has_kedas_fields() -> None:
     [trigger] = spec["triggers"]
     assert set(trigger) == {"type", "metadata"}
     assert trigger["type"] == "prometheus"
-    assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold", "activationThreshold"}
+    named = {"serverAddress", "query", "threshold", "activationThreshold", "ignoreNullValues"}
+    assert set(trigger["metadata"]) == named
     assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes text alone"
 
 
