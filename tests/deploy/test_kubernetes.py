@@ -124,7 +124,7 @@ def test_workers_are_counted_by_the_queue_that_they_listen_to() -> None:
 
 
 def test_workers_are_left_alone_while_nobody_knows_how_many_jobs_there_are() -> None:
-    """No figures count as zero; the condition must hold for the whole sum, and nothing be put in its place."""
+    """The condition is of the whole sum, in which no figures are zero, and nothing takes its place."""
     scaled = find("ScaledObject", "worker")["spec"]
     [trigger] = scaled["triggers"]
     counted = trigger["metadata"]["query"].partition(" and on() ")[0]

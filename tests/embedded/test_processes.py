@@ -10,7 +10,7 @@ from embedded import processes
 from embedded.processes import Command, ProcessRecord
 from embedded.services import worker_grace
 from store.settings import Settings
-from tests.deploy.repository import compose
+from tests.deploy.repository import compose, interpolate
 
 # Ends when it is told to, but not before what it waits for is there; notes how it ended.
 SLOW = """
@@ -60,6 +60,6 @@ def test_a_process_that_outlives_its_grace_is_killed(tmp_path: Path) -> None:
 
 def test_a_worker_has_time_for_its_trainers_checkpoint_and_the_upload() -> None:
     trainer = Settings.model_fields["cancel_grace_seconds"].default
-    assert compose()["services"]["worker"]["stop_grace_period"] == "5m"
+    assert interpolate(compose()["services"]["worker"]["stop_grace_period"], {}) == "5m"
     assert worker_grace({}) == trainer + 180 == 300
     assert worker_grace({"CANCEL_GRACE_SECONDS": "600"}) == 780
