@@ -65,6 +65,12 @@ def test_no_port_but_the_apis_is_published_and_that_on_loopback(environment: dic
     assert all("network_mode" not in service for service in compose()["services"].values())
 
 
+def test_every_service_bounds_its_log() -> None:
+    for name, service in compose()["services"].items():
+        assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}, name
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+
+
 def test_every_image_is_pinned_to_a_release() -> None:
     for name, service in compose()["services"].items():
         _, colon, tag = service["image"].rpartition(":")

@@ -51,6 +51,18 @@ def test_a_process_that_is_slow_to_end_is_waited_for_and_spoken_of(
     assert told[0] == "slow: still stopping after 0 s of 300 s at most; Ctrl-C kills it"
 
 
+def test_a_long_log_makes_room_and_is_kept_until_the_next_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedded.processes.LOG_BYTES", 12)
+    folder = tmp_path / "logs"
+    for line in ("first", "second", "third", "fourth", "fifth"):
+        arguments = [sys.executable, "-c", f"print({line!r})"]
+        processes.run(Command("short", arguments, tmp_path, folder / "short.log", {}), mark=str(tmp_path))
+    kept = {path.name: path.read_text() for path in folder.iterdir()}
+    assert kept == {"short.previous.log": "third\nfourth\n", "short.log": "fifth\n"}
+
+
 def test_a_process_that_outlives_its_grace_is_killed(tmp_path: Path) -> None:
     record = start(tmp_path, grace_seconds=0.1)
     processes.end(record)
