@@ -89,6 +89,31 @@ def test_a_worker_that_is_taken_away_has_time_for_its_checkpoint() -> None:
     assert grace >= 2 * Settings.model_fields["cancel_grace_seconds"].default
 
 
+def gibibytes(quantity: str) -> int:
+    number, unit = quantity[:-2], quantity[-2:]
+    assert unit == "Gi"
+    return int(number)
+
+
+def test_a_worker_asks_for_the_disk_that_it_may_fill() -> None:
+    volumes = {volume["name"]: volume["emptyDir"] for volume in pods()["worker"]["spec"]["volumes"]}
+    on_disk = {name: volume["sizeLimit"] for name, volume in volumes.items() if "medium" not in volume}
+    resources = container("worker")["resources"]
+    asked = gibibytes(resources["requests"]["ephemeral-storage"])
+    assert asked >= sum(map(gibibytes, on_disk.values()))
+    assert gibibytes(resources["limits"]["ephemeral-storage"]) >= asked
+    cache = int(find("ConfigMap", "condenser")["data"]["CACHE_MAX_BYTES"])
+    assert cache < gibibytes(on_disk["data"]) * 2**30
+
+
+def test_the_manuals_patch_puts_a_volume_in_the_place_of_the_workers_own() -> None:
+    [(position, value)] = re.findall(
+        r"path: /spec/template/spec/volumes/(\d+), value: (\{.+\})\}$", text("docs/deploying.md"), re.M
+    )
+    replaced = pods()["worker"]["spec"]["volumes"][int(position)]
+    assert replaced["name"] == yaml.safe_load(value)["name"] == "data"
+
+
 def test_workers_go_to_accelerators() -> None:
     pod = pods()["worker"]["spec"]
     assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
