@@ -23,6 +23,8 @@ MARK = "CONDENSER_STACK"
 POLL_SECONDS = 0.05
 REPORT_SECONDS = 10.0
 LOG_LINES_IN_ERRORS = 20
+LOG_BYTES = 10 * 2**20
+"""A log that is longer when its process starts makes room for a new one, and is kept until that is."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Field 22 of /proc/PID/stat, counted from the state that follows the name in parentheses.
 STARTED_AT = 19
@@ -117,6 +119,8 @@ def run(command: Command, mark: str) -> None:
 
 def _open(command: Command, mark: str) -> "subprocess.Popen[bytes]":
     command.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if command.log.exists() and command.log.stat().st_size > LOG_BYTES:
+        command.log.replace(command.log.with_suffix(".previous.log"))
     with command.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 (our own command lines only)
             list(command.arguments),

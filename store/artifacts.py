@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store.errors import NotFoundError
-from store.models import Artifact, ArtifactKind
+from store.models import TERMINAL_STATUSES, Artifact, ArtifactKind, Job
 
 JOBS_PREFIX = "jobs/"
 STUDENT_UNET_FOLDER = "student/unet/"
@@ -44,6 +44,16 @@ def list_artifacts(
     if kinds is not None:
         query = query.where(Artifact.kind.in_(kinds))
     return list(session.scalars(query.order_by(Artifact.attempt, Artifact.step.nulls_last(), Artifact.path)))
+
+
+def list_checkpoint_digests(session: Session) -> dict[str, str]:
+    """Return the SHA-256 of every file of the checkpoints of jobs that have not ended, by its key."""
+    rows = session.execute(
+        select(Artifact.key, Artifact.sha256)
+        .join(Job, Job.id == Artifact.job_id)
+        .where(Artifact.kind == "checkpoint_file", Job.status.not_in(TERMINAL_STATUSES))
+    )
+    return {row.key: row.sha256 for row in rows}
 
 
 def get_student_archive(session: Session, job_id: str) -> Artifact:

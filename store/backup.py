@@ -1,11 +1,15 @@
 """Backup and restore: ``python -m store.backup save FOLDER`` and ``python -m store.backup restore FOLDER``.
 
 The database is dumped first and the bucket copied after it, so that every file that the dump speaks of is in
-the copy; what is uploaded in between is in the bucket alone and does no harm. Saving into the same folder
-again copies only what is missing, for an object's key is never given to other content. Restoring puts the
-files back first and wants an empty database. Every copied file is checked against the digest that was
-recorded when it was uploaded, with the object or, of captions that came as a stream, in their row. An object
-that has neither is none that the dump speaks of, and is left out.
+the copy; what is uploaded in between is in the bucket alone and does no harm. A job that is at work gives up
+its old checkpoints meanwhile, which the dump says that it goes on from: they are copied at once, and until
+then no sweeper removes anything that was given up. What else has gone by the time that it is copied is
+counted: files of jobs, captions and pictures that somebody deleted, and checkpoints later than the dump.
+
+Saving into the same folder again copies only what is missing, for an object's key is never given to other
+content. Restoring puts the files back first and wants an empty database. Every copied file is checked against
+the digest that was recorded when it was uploaded, with the object or, of checkpoints and of captions that
+came as a stream, in their row. An object that has neither is none that the dump speaks of, and is left out.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +27,17 @@ from typing import Any
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from store import logs
+from store.artifacts import list_checkpoint_digests
 from store.caption_files import list_digests
-from store.database import create_engine, transaction
+from store.database import Engine, Session, create_engine, transaction
+from store.errors import CorruptObjectError, MissingObjectError, UnavailableError
 from store.objects import ObjectStore, file_sha256
 from store.settings import Settings
+from store.unclaimed import removals_held
 
 DUMP = "database.dump"
 OBJECTS = "objects"
+DAMAGED_TOLD = 5
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +48,15 @@ class BackupError(Exception):
 
 @dataclass(frozen=True)
 class Copied:
-    """How many objects a backup holds, and how many of them were copied by this call."""
+    """How many objects a backup holds, how many of them this call copied, and how many were gone by then."""
 
     objects: int
     copied: int
+    gone: int = 0
+
+    def __str__(self) -> str:
+        gone = f", {self.gone} gone before they could be" if self.gone else ""
+        return f"{self.objects} objects, {self.copied} of them copied{gone}"
 
 
 def save(settings: Settings, folder: Path) -> Copied:
@@ -54,25 +68,62 @@ def save(settings: Settings, folder: Path) -> Copied:
         The servers.
     folder
         Made if missing. A dump in it is replaced once the new one is whole.
+
+    Raises
+    ------
+    BackupError
+        If the dump fails, or objects are damaged; all others are copied then.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unfinished = folder / f"{DUMP}.unfinished"
-    _run_on_database(settings, "pg_dump", ["--format=custom", "--no-owner", f"--file={unfinished}"])
-    unfinished.replace(folder / DUMP)
-    streamed = _digests_of_captions(settings)
-    objects = ObjectStore(settings)
-    held = copied = 0
-    for key in objects.list_keys(""):
-        sha256 = objects.recorded_digest(key) or streamed.get(key)
-        if sha256 is None:
-            continue
-        held += 1
-        path = _path_of(folder, key)
-        if path.is_file() and file_sha256(path) == sha256:
-            continue
-        objects.download_file(key, path, sha256=sha256)
-        copied += 1
-    return Copied(objects=held, copied=copied)
+    copies = _Copies(ObjectStore(settings), folder)
+    engine = create_engine(settings)
+    try:
+        with removals_held(engine):
+            # Checkpoints come and go while the dump is made: it has those of before, or of after.
+            checkpoints = _read(engine, list_checkpoint_digests)
+            _dump(settings, folder)
+            checkpoints |= _read(engine, list_checkpoint_digests)
+            for key, sha256 in checkpoints.items():
+                copies.take(key, sha256)
+        captions = _read(engine, list_digests)
+    finally:
+        engine.dispose()
+    for key in copies.objects.list_keys(""):
+        if key not in checkpoints:
+            copies.take(key, captions.get(key))
+    if copies.damaged:
+        raise BackupError(
+            f"{len(copies.damaged)} objects are damaged and were not copied, all others were: "
+            + ", ".join(copies.damaged[:DAMAGED_TOLD])
+        )
+    return Copied(objects=copies.held, copied=copies.copied, gone=copies.gone)
+
+
+class _Copies:
+    """Takes objects into the folder, and counts what became of them."""
+
+    def __init__(self, objects: ObjectStore, folder: Path) -> None:
+        self.objects = objects
+        self._folder = folder
+        self.held = self.copied = self.gone = 0
+        self.damaged: list[str] = []
+
+    def take(self, key: str, sha256: str | None) -> None:
+        """Copy an object unless the folder has it; its digest may be recorded with it alone, or nowhere."""
+        path = _path_of(self._folder, key)
+        try:
+            sha256 = sha256 or self.objects.recorded_digest(key)
+            if sha256 is None:
+                return
+            if not (path.is_file() and file_sha256(path) == sha256):
+                self.objects.download_file(key, path, sha256=sha256)
+                self.copied += 1
+            self.held += 1
+        except MissingObjectError:
+            self.gone += 1
+        except CorruptObjectError:
+            path.unlink(missing_ok=True)
+            self.damaged.append(key)
 
 
 def restore(settings: Settings, folder: Path) -> Copied:
@@ -92,13 +143,15 @@ def restore(settings: Settings, folder: Path) -> Copied:
     return Copied(objects=len(paths), copied=len(missing))
 
 
-def _digests_of_captions(settings: Settings) -> dict[str, str]:
-    engine = create_engine(settings)
-    try:
-        with transaction(engine) as session:
-            return list_digests(session)
-    finally:
-        engine.dispose()
+def _read(engine: Engine, digests: Callable[[Session], dict[str, str]]) -> dict[str, str]:
+    with transaction(engine) as session:
+        return digests(session)
+
+
+def _dump(settings: Settings, folder: Path) -> None:
+    unfinished = folder / f"{DUMP}.unfinished"
+    _run_on_database(settings, "pg_dump", ["--format=custom", "--no-owner", f"--file={unfinished}"])
+    unfinished.replace(folder / DUMP)
 
 
 def _path_of(folder: Path, key: str) -> Path:
@@ -146,10 +199,10 @@ def main() -> None:
     logs.configure("backup", settings)
     try:
         done = (save if options.action == "save" else restore)(settings, options.folder)
-    except BackupError as error:
+    except (BackupError, UnavailableError) as error:
         logger.error("%s", error)
         sys.exit(1)
-    logger.info("%s: %d objects, %d of them copied", options.action, done.objects, done.copied)
+    logger.info("%s: %s", options.action, done)
 
 
 if __name__ == "__main__":

@@ -314,3 +314,7 @@ class CorruptObjectError(CondenserError):
 
     code = "corrupt_object"
     title = "A stored object is damaged"
+
+
+class MissingObjectError(CorruptObjectError):
+    """There is no object where there was one."""

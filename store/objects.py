@@ -19,7 +19,13 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from store.errors import CorruptObjectError, NotFoundError, UnavailableError, UnsatisfiableRangeError
+from store.errors import (
+    CorruptObjectError,
+    MissingObjectError,
+    NotFoundError,
+    UnavailableError,
+    UnsatisfiableRangeError,
+)
 from store.s3_clock import SIGNATURE_VERSION, learn_server_time, sign_by_server_time
 from store.settings import Settings
 
@@ -123,7 +129,10 @@ class ObjectStore:
         return stored
 
     def download_file(self, key: str, path: Path, *, sha256: str) -> None:
-        """Fetch an object into a file; `CorruptObjectError` unless it is there with this digest."""
+        """Fetch an object into a file; `CorruptObjectError` unless it has this digest.
+
+        `MissingObjectError`, which is one too, when there is no such object.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         with failures_named():
             try:
@@ -131,14 +140,14 @@ class ObjectStore:
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                     raise
-                raise CorruptObjectError(f"Object {key} is missing.") from error
+                raise MissingObjectError(f"Object {key} is missing.") from error
         if file_sha256(path) != sha256:
             raise CorruptObjectError(f"Object {key} is not what was uploaded.")
 
     def recorded_digest(self, key: str) -> str | None:
         """Return the SHA-256 that is stored with an object; None for one that came piece by piece.
 
-        `CorruptObjectError` when there is no such object.
+        `MissingObjectError` when there is no such object.
         """
         with failures_named():
             try:
@@ -146,7 +155,7 @@ class ObjectStore:
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                     raise
-                raise CorruptObjectError(f"Object {key} is missing.") from error
+                raise MissingObjectError(f"Object {key} is missing.") from error
         return head["Metadata"].get("sha256")
 
     def read_object(self, key: str, *, last_bytes: int | None = None) -> bytes:
@@ -155,7 +164,7 @@ class ObjectStore:
         Parameters
         ----------
         key
-            The object; `CorruptObjectError` when it is missing.
+            The object; `MissingObjectError` when it is missing.
         last_bytes
             Read no more than so many bytes, the last ones.
         """
@@ -172,7 +181,7 @@ class ObjectStore:
                     return b""
                 if status != 404:
                     raise
-                raise CorruptObjectError(f"Object {key} is missing.") from error
+                raise MissingObjectError(f"Object {key} is missing.") from error
 
     def open_object(self, key: str, *, byte_range: str | None = None) -> OpenObject:
         """Begin to read an object of any size.

@@ -270,7 +270,13 @@ class Settings(BaseSettings):
     webhook_poll_seconds: float = Field(default=1, gt=0, description="Between two looks for due webhooks.")
     webhook_timeout_seconds: float = Field(default=15, gt=0, description="What a receiver has to answer.")
 
-    @field_validator("dashboard_key_file", mode="before")
+    @field_validator(
+        *("s3_endpoint_url", "s3_public_endpoint_url", "s3_access_key_id", "s3_secret_access_key"),
+        *("quota_queued_jobs", "quota_running_jobs", "quota_bytes_stored", "quota_captions_per_job"),
+        *("quota_open_generations", "rate_limit_per_minute", "worker_metrics_port"),
+        *("captions_dir", "dashboard_key_file"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return value or None

@@ -33,7 +33,11 @@ def rendered(environment: dict[str, str], profiles: set[str]) -> dict[str, Any]:
 
 
 def interpolate(document: str, environment: dict[str, str]) -> str:
-    """Put variables in: ``${NAME:?message}`` is refused without one, ``${NAME:-default}`` has another."""
+    """Put variables in.
+
+    ``${NAME:?message}`` is refused without one, ``${NAME:-default}`` has another, and so has
+    ``${NAME-default}`` where there is no variable, but not where it is empty.
+    """
 
     def fill(match: re.Match[str]) -> str:
         if match["escaped"]:
@@ -41,9 +45,11 @@ def interpolate(document: str, environment: dict[str, str]) -> str:
         value = environment.get(match["name"], "")
         if not value and match["operator"] == ":?":
             raise LookupError(f"{match['name']}: {match['word']}")
+        if match["operator"] == "-" and match["name"] in environment:
+            return value
         return value or match["word"]
 
-    pattern = r"(?P<escaped>\$\$)|\$\{(?P<name>[A-Z_0-9]+)(?P<operator>:[?-])(?P<word>[^}]*)\}"
+    pattern = r"(?P<escaped>\$\$)|\$\{(?P<name>[A-Z_0-9]+)(?P<operator>:?-|:\?)(?P<word>[^}]*)\}"
     return re.sub(pattern, fill, document)
 
 

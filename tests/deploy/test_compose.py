@@ -65,6 +65,12 @@ def test_no_port_but_the_apis_is_published_and_that_on_loopback(environment: dic
     assert all("network_mode" not in service for service in compose()["services"].values())
 
 
+def test_every_service_bounds_its_log() -> None:
+    for name, service in compose()["services"].items():
+        assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}, name
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+
+
 def test_every_image_is_pinned_to_a_release() -> None:
     for name, service in compose()["services"].items():
         _, colon, tag = service["image"].rpartition(":")
@@ -128,9 +134,8 @@ def test_every_option_of_the_object_store_exists() -> None:
 
 def test_a_secret_that_is_missing_is_named_with_what_to_do(environment: dict[str, str]) -> None:
     secrets = set(re.findall(r"\$\{([A-Z_0-9]+):\?", text("docker-compose.yml")))
-    assert secrets == {
-        name for name in environment if not re.search("HOST|PORT|ADDRESS|URL|QUEUE|IPS|PROFILES", name)
-    }
+    example = example_environment()
+    assert secrets == {name for name, value in environment.items() if value != example[name]}
     for name in secrets:
         with pytest.raises(LookupError, match=rf"{name}: set it in \.env to"):
             interpolate(text("docker-compose.yml"), environment | {name: ""})
@@ -140,8 +145,9 @@ def test_no_secret_has_a_default_and_none_stands_in_the_example() -> None:
     example = example_environment()
     required = set(re.findall(r"\$\{([A-Z_0-9]+):\?", text("docker-compose.yml")))
     assert {name for name in required if example[name]} == set()
-    optional = set(re.findall(r"\$\{([A-Z_0-9]+):-", text("docker-compose.yml")))
-    assert optional | required | {"COMPOSE_PROFILES"} == set(example)
+    optional = dict(re.findall(r"\$\{([A-Z_0-9]+):?-([^}]*)\}", text("docker-compose.yml")))
+    assert optional.keys() | required | {"COMPOSE_PROFILES"} == set(example)
+    assert {name: example[name] for name in optional} == optional
 
 
 def test_the_written_environment_is_one_that_the_service_takes(
@@ -167,6 +173,61 @@ def test_every_variable_of_ours_is_a_setting() -> None:
     known = {name.upper() for name in Settings.model_fields}
     for name in ("api", "migrate", *WORKERS, *INTERACTIVE):
         assert set(services[name]["environment"]) <= known | own, name
+
+
+def handed_on() -> set[str]:
+    """The settings that the manual says may be changed in .env."""
+    [paragraph] = re.findall(r"^\*\*Settings\.\*\*(.+?)\n\n", text("docs/deploying.md"), re.M | re.S)
+    return set(re.findall(r"`([A-Z_0-9]+)`", paragraph)) - {"WORKER_STOP_GRACE"}
+
+
+def test_what_the_manual_changes_in_the_environment_reaches_the_processes(
+    environment: dict[str, str],
+) -> None:
+    of_the_api = {"CORS_ORIGINS", "OUTGOING_ALLOWED_NETWORKS", "RATE_LIMIT_PER_MINUTE"}
+    changed = {name: f"changed-{name}" for name in handed_on()}
+    assert {"WORKER_PROCESSES", "CANCEL_GRACE_SECONDS"} | of_the_api < changed.keys()
+    services = rendered(environment | changed, {"gpu", "cpu"})
+    for name in ("api", *WORKERS, *INTERACTIVE):
+        own = changed if name == "api" else {key: changed[key] for key in changed.keys() - of_the_api}
+        assert own.items() <= services[name]["environment"].items(), name
+    assert rendered(environment | {"WORKER_STOP_GRACE": "9m"}, {"gpu"})["worker"]["stop_grace_period"] == "9m"
+
+
+def test_what_nobody_changes_in_the_environment_is_as_without_compose(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(Settings.model_fields):
+        monkeypatch.delenv(name.upper(), raising=False)
+    plain = Settings(database_url="postgresql://host/name", redis_url="redis://host")
+    for name, value in rendered(environment, {"gpu"})["api"]["environment"].items():
+        monkeypatch.setenv(name, str(value))
+    composed = Settings()  # type: ignore[call-arg]  # from the environment
+    fields = {name.lower() for name in handed_on()} - {"worker_queue"}  # gpu, where a plain one is cpu
+    assert {name: getattr(composed, name) for name in fields} == {
+        name: getattr(plain, name) for name in fields
+    }
+
+
+def test_a_limit_that_is_set_to_nothing_is_none(environment: dict[str, str]) -> None:
+    api = rendered(environment | {"QUOTA_QUEUED_JOBS": ""}, {"gpu"})["api"]
+    assert not api["environment"]["QUOTA_QUEUED_JOBS"]
+
+
+def test_the_manuals_worker_of_an_accelerator_of_its_own_is_as_the_first() -> None:
+    [shown] = re.findall(
+        r"^    # docker-compose\.yml\n((?:    .+\n)+)", text("docs/deploying.md"), re.MULTILINE
+    )
+    added = re.sub(r"^    ", "", shown, flags=re.MULTILINE)
+    file = text("docker-compose.yml").replace("\nvolumes:\n", f"\n{added}\nvolumes:\n")
+    services = yaml.safe_load(file)["services"]
+    first, second = services["worker"], services["worker-1"]
+    assert second["deploy"]["resources"]["reservations"]["devices"] == [
+        {"driver": "nvidia", "device_ids": ["1"], "capabilities": ["gpu"]}
+    ]
+    assert {key: second[key] for key in second if key != "deploy"} == {
+        key: first[key] for key in first if key not in ("deploy", "build")
+    }
 
 
 def test_workers_hold_no_secret_that_only_the_api_needs() -> None:
@@ -203,7 +264,8 @@ def test_the_manual_replaces_every_worker_of_a_host_before_the_api() -> None:
 def test_a_worker_that_is_stopped_has_time_for_its_checkpoint() -> None:
     field: FieldInfo = Settings.model_fields["cancel_grace_seconds"]
     for name in WORKERS:
-        assert seconds(compose()["services"][name]["stop_grace_period"]) >= 2 * field.default
+        grace = compose()["services"][name]["stop_grace_period"]
+        assert seconds(interpolate(grace, {})) >= 2 * field.default
     command = re.search(r'"--timeout-graceful-shutdown", "(\d+)"', text("docker/api.Dockerfile"))
     assert command
     assert seconds(compose()["services"]["api"]["stop_grace_period"]) > int(command[1])

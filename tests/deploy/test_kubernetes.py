@@ -89,6 +89,31 @@ def test_a_worker_that_is_taken_away_has_time_for_its_checkpoint() -> None:
     assert grace >= 2 * Settings.model_fields["cancel_grace_seconds"].default
 
 
+def gibibytes(quantity: str) -> int:
+    number, unit = quantity[:-2], quantity[-2:]
+    assert unit == "Gi"
+    return int(number)
+
+
+def test_a_worker_asks_for_the_disk_that_it_may_fill() -> None:
+    volumes = {volume["name"]: volume["emptyDir"] for volume in pods()["worker"]["spec"]["volumes"]}
+    on_disk = {name: volume["sizeLimit"] for name, volume in volumes.items() if "medium" not in volume}
+    resources = container("worker")["resources"]
+    asked = gibibytes(resources["requests"]["ephemeral-storage"])
+    assert asked >= sum(map(gibibytes, on_disk.values()))
+    assert gibibytes(resources["limits"]["ephemeral-storage"]) >= asked
+    cache = int(find("ConfigMap", "condenser")["data"]["CACHE_MAX_BYTES"])
+    assert cache < gibibytes(on_disk["data"]) * 2**30
+
+
+def test_the_manuals_patch_puts_a_volume_in_the_place_of_the_workers_own() -> None:
+    [(position, value)] = re.findall(
+        r"path: /spec/template/spec/volumes/(\d+), value: (\{.+\})\}$", text("docs/deploying.md"), re.M
+    )
+    replaced = pods()["worker"]["spec"]["volumes"][int(position)]
+    assert replaced["name"] == yaml.safe_load(value)["name"] == "data"
+
+
 def test_workers_go_to_accelerators() -> None:
     pod = pods()["worker"]["spec"]
     assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
@@ -117,8 +142,20 @@ def test_workers_are_counted_by_the_queue_that_they_listen_to() -> None:
     queue = find("ConfigMap", "condenser")["data"]["WORKER_QUEUE"]
     query = trigger["metadata"]["query"]
     assert set(re.findall(r'queue="([^"]*)"', query)) == {queue}
-    assert set(re.findall(r"condenser_\w+", query)) == {"condenser_queue_depth", "condenser_jobs"}
-    assert 'status="running"' in query
+    counted, _and, known = query.partition(" and on() ")
+    assert set(re.findall(r"condenser_\w+", counted)) == {"condenser_queue_depth", "condenser_jobs"}
+    assert 'status="running"' in counted
+    assert known == "(max(condenser_database_up) == 1)"
+
+
+def test_workers_are_left_alone_while_nobody_knows_how_many_jobs_there_are() -> None:
+    """The condition is of the whole sum, in which no figures are zero, and nothing takes its place."""
+    scaled = find("ScaledObject", "worker")["spec"]
+    [trigger] = scaled["triggers"]
+    counted = trigger["metadata"]["query"].partition(" and on() ")[0]
+    assert re.fullmatch(r"\((\(max\(\S+\) or vector\(0\)\)( \+ )?){2}\)", counted)
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    assert "fallback" not in scaled
 
 
 @pytest.mark.parametrize("release", ["1.34", "1.37"])
@@ -154,7 +191,8 @@ def test_the_scaled_object_has_kedas_fields() -> None:
     [trigger] = spec["triggers"]
     assert set(trigger) == {"type", "metadata"}
     assert trigger["type"] == "prometheus"
-    assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold", "activationThreshold"}
+    named = {"serverAddress", "query", "threshold", "activationThreshold", "ignoreNullValues"}
+    assert set(trigger["metadata"]) == named
     assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes text alone"
 
 

@@ -73,6 +73,22 @@ def test_an_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "word-of-postgres" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("S3_ENDPOINT_URL", "S3_PUBLIC_ENDPOINT_URL", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"),
+        *("QUOTA_QUEUED_JOBS", "QUOTA_RUNNING_JOBS", "QUOTA_BYTES_STORED", "QUOTA_CAPTIONS_PER_JOB"),
+        *("QUOTA_OPEN_GENERATIONS", "RATE_LIMIT_PER_MINUTE", "WORKER_METRICS_PORT"),
+        *("CAPTIONS_DIR", "DASHBOARD_KEY_FILE"),
+    ],
+)
+def test_a_setting_that_is_empty_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the manual's table says of limits, ports and addresses, and as compose hands on what .env lacks."""
+    monkeypatch.setenv(name, "")
+    settings = Settings(database_url="postgresql://host/name", redis_url="redis://host")
+    assert getattr(settings, name.lower()) is None
+
+
 def test_a_setting_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "url").write_text("redis://queue")
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
