@@ -31,7 +31,7 @@ class CoreError(Exception):
 
 
 class UnexpectedError(CoreError):
-    """An error that nobody foresaw, wrapped: a fault of ours, or among several ranks another one's death."""
+    """An error that nobody foresaw, wrapped: a fault of ours or of the machine, or another rank's death."""
 
 
 class BadTeacherError(CoreError):

@@ -11,7 +11,8 @@ STOPPED = os.EX_TEMPFAIL
 DISK_FULL = os.EX_IOERR
 """Not even the ``failed`` event could be written."""
 CRASHED = os.EX_SOFTWARE
-"""A rank that cannot say whether it failed by itself or by the death of another."""
+"""By an error that nobody foresaw: of a job's only process with a ``failed`` event as its last line, of a rank
+without, as it cannot say whether it failed by itself or by the death of another."""
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 """Numbers of the errors by which the system says that a disk is full."""

@@ -3,8 +3,9 @@
 Under ``core.elastic`` it is one of several, the ranks of the job.
 
 Exit status: 0 finished; 75 stopped by SIGTERM, resumable by the same command; 1 failed, with a ``failed``
-event as the last line of ``events.jsonl``; 74 failed because the disk is so full that not even that line
-could be written.
+event as the last line of ``events.jsonl``; 70 crashed by an error that nobody foresaw, with such a line too,
+and the same command goes on from the last checkpoint; 74 failed because the disk is so full that not even
+that line could be written.
 """
 
 import argparse
@@ -49,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     events = EventWriter(options.workdir / "events.jsonl")
     try:
         status, error = _run(options, stop, ALONE, events)
-        return status if error is None else _tell(lambda: events.write("failed", **asdict(Failure.of(error))))
+        if error is None:
+            return status
+        told = _tell(lambda: events.write("failed", **asdict(Failure.of(error))))
+        # It may be the machine's fault, and its accelerator's above all: another one may get further.
+        return CRASHED if told == FAILED and isinstance(error, UnexpectedError) else told
     finally:
         with contextlib.suppress(OSError):  # what a full disk did not take is lost, and was told of above
             events.close()
@@ -95,7 +100,7 @@ def _run_as_rank(options: argparse.Namespace, stop: StopRequest, ends: RankEnds)
     ranks = Ranks.join(os.environ)
     events = EventWriter(options.workdir / "events.jsonl" if ranks.is_first else None)
     status, error = _run(options, stop, ranks, events)
-    if isinstance(error, UnexpectedError) and ranks.count > 1:
+    if isinstance(error, UnexpectedError):
         if not stop.requested:
             return CRASHED
         status, error = STOPPED, None

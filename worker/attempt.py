@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.exit_status import DISK_FULL, FAILED, FULL_DISK
+from core.exit_status import CRASHED, DISK_FULL, FAILED, FULL_DISK
 from store.database import Clock, Engine, transaction
 from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError, UnusableInputError
@@ -268,6 +268,8 @@ class Attempt:
             return self._conclusion.fail(ending_of("storage_full"))
         if self._shall_stop:
             return self._conclusion.release()
+        if exit_code == CRASHED and failure is not None:
+            return self._conclusion.crash(failure.message[:_LONGEST_MESSAGE])
         return self._conclusion.crash(describe_exit(exit_code))
 
     def _conclude_finished(self, student: Transfer, result: dict[str, Any]) -> Outcome:

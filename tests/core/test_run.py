@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.artist import Artist
+from core.exit_status import CRASHED
 from core.optimisation import emulates_bfloat16
 from core.registry import read_teacher
 from core.run import main
@@ -349,6 +350,24 @@ def test_a_failure_names_its_reason(
     assert failure["reason"] == reason
     assert message in failure["message"]
     assert failure["hint"]
+
+
+def test_an_error_that_nobody_foresaw_is_a_crash_which_says_what_it_was(
+    make_spec: Callable[..., DistillationSpec],
+    teachers_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be the accelerator's fault, so the job is not told to be one that cannot succeed."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("core.run.run_job", fail)
+    assert run_here(make_spec(), tmp_path, teachers_dir) == CRASHED
+    [failure] = events_of(tmp_path)
+    assert (failure["type"], failure["reason"]) == ("failed", "internal_error")
+    assert failure["message"] == "RuntimeError: CUDA error: unspecified launch failure"
 
 
 def test_a_job_that_diverges_goes_back_once_and_then_leaves_the_curve(

@@ -103,7 +103,11 @@ def test_a_failure_of_the_trainer_is_told_to_the_user(workplace: Any) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "message"),
-    [("crash", "exit code 3"), ("no-student", "without leaving a student")],
+    [
+        ("crash", "exit code 3"),
+        ("no-student", "without leaving a student"),
+        ("unforeseen", "RuntimeError: unspecified launch failure"),
+    ],
 )
 def test_a_trainer_that_keeps_crashing_uses_the_attempts_up(
     workplace: Any, behaviour: str, message: str
