@@ -60,7 +60,7 @@ class Workplace:
             worker="test",
             command=command,
             clock=clock,
-            rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05),
+            rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05, recovery=0.02),
         )
 
     def run(self, behaviour: str, **changes: Any) -> Outcome:
