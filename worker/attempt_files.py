@@ -7,6 +7,7 @@ was given up cannot replace a file of its successor.
 
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class AttemptFiles:
         self._clock = clock
         self._logger = logger
         self._held = work_dir / "held"
+        self._sending: str | None = None
+        self._held_changes = threading.Lock()
         self._stored: dict[str, StoredObject] = {}
 
     def restore_checkpoint(self) -> None:
@@ -83,6 +86,9 @@ class AttemptFiles:
 
         It is held by hard links, which take no room until the trainer has removed it. Where they cannot be
         made it is sent from the trainer's own folder, if it is still there by then.
+
+        Those between it and the one that is being sent are given up: its transfer takes their place, and
+        while the store is away for long they would fill the disk.
         """
         held = self._held / event.path
         if held.exists():
@@ -92,10 +98,13 @@ class AttemptFiles:
         except OSError as error:  # copytree's own error, too
             self._logger.warning("%s cannot be held for its upload: %s", event.path, error)
             shutil.rmtree(held, ignore_errors=True)
+        else:
+            self._release_others(event.path)
 
     def store_checkpoint(self, event: CheckpointEvent) -> None:
         """Send a checkpoint, then drop those that are no longer needed."""
-        self._release_outdated(event)
+        with self._held_changes:
+            self._sending = event.path
         root = self._held if (self._held / event.path).exists() else self._work_dir
         folder = root / event.path
         files = files_of(folder)
@@ -108,12 +117,13 @@ class AttemptFiles:
         # Last, as whatever fails before is done again from here.
         shutil.rmtree(self._held / event.path, ignore_errors=True)
 
-    def _release_outdated(self, event: CheckpointEvent) -> None:
-        """Give up the older checkpoints that are held: transfers keep their order, so none is yet to come."""
-        held = self._held / event.path
-        for other in held.parent.glob("*"):
-            if other.name < held.name:
-                shutil.rmtree(other, ignore_errors=True)
+    def _release_others(self, newest: str) -> None:
+        """Hold no checkpoint but the newest and the one that is being sent."""
+        with self._held_changes:
+            kept = {newest, self._sending}
+            for held in (self._held / newest).parent.iterdir():
+                if held.relative_to(self._held).as_posix() not in kept:
+                    shutil.rmtree(held, ignore_errors=True)
 
     def store_sample(self, event: SampleEvent) -> None:
         """Send a picture."""

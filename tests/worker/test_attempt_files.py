@@ -66,18 +66,31 @@ def steps_stored(workplace: Any, job_id: str) -> list[int]:
     return [checkpoint.step for checkpoint in checkpoints]
 
 
-def test_a_checkpoint_that_the_trainer_removed_meanwhile_is_stored(
-    workplace: Any, job_id: str, files: AttemptFiles, written: MakeCheckpoint, tmp_path: Path
+def test_while_one_is_sent_the_newest_is_held_and_both_are_stored_although_the_trainer_removed_them(
+    workplace: Any,
+    job_id: str,
+    files: AttemptFiles,
+    written: MakeCheckpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    events = []
-    for step in (100, 200, 300):
-        events.append(written(step))
-        files.hold_checkpoint(events[-1])
-    first, second, third = events
-    files.store_checkpoint(first)
-    files.store_checkpoint(third)  # while the first was sent, the third took the second's place
+    held, upload = tmp_path / "held" / "checkpoints", workplace.objects.upload_file
+    later: list[CheckpointEvent] = []
+
+    def upload_slowly(path: Path, key: str) -> Any:
+        while len(later) < 2:
+            later.append(written(200 + 100 * len(later)))
+            files.hold_checkpoint(later[-1])
+        assert sorted(folder.name for folder in held.iterdir()) == ["step-00000100", "step-00000300"]
+        return upload(path, key)
+
+    files.hold_checkpoint(first := written(100))
+    with monkeypatch.context() as patched:
+        patched.setattr(workplace.objects, "upload_file", upload_slowly)
+        files.store_checkpoint(first)
+    files.store_checkpoint(later[-1])  # it took the place of the one before
     assert steps_stored(workplace, job_id) == [300, 100]
-    assert list((tmp_path / "held" / second.path).parent.iterdir()) == []
+    assert list(held.iterdir()) == []
 
 
 def test_a_checkpoint_is_held_until_all_is_done_that_may_have_to_be_repeated(
