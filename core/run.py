@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from transformers.utils import logging as transformers_logging
 
 from core.child_process import die_with_parent
-from core.errors import CoreError, UnexpectedError
+from core.errors import AcceleratorLostError, CoreError, UnexpectedError
 from core.events import EventWriter
 from core.exhaustion import exhaustion
 from core.exit_status import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
@@ -65,6 +66,8 @@ def _run(
 ) -> tuple[int, CoreError | None]:
     """Do the work; the status to end with, and why if it failed."""
     try:
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise AcceleratorLostError
         job = Job(
             spec=DistillationSpec.model_validate_json(options.spec.read_bytes()),
             workdir=options.workdir,
@@ -142,6 +145,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--teachers", type=Path, action="append", default=[], help="a folder of teachers")
     parser.add_argument(
         "--cache", type=Path, help="folder of what jobs share, such as latents (default: in workdir)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cuda"), default="auto", help="cuda: never on the processor"
     )
     parser.add_argument("--fetched-teacher", type=Path, help="the folder that the teacher was fetched into")
     parser.add_argument("--fetched-captions", type=Path, help="the file that the captions were fetched into")

@@ -8,6 +8,7 @@ may be doubled or late.
 import logging
 import shutil
 import threading
+from collections.abc import Callable
 
 from structlog.contextvars import bound_contextvars
 
@@ -48,6 +49,8 @@ class Supervisor:
         Tells the time within a transaction; Postgres's own by default.
     rhythm
         Intervals of the supervising loop.
+    find_lack
+        Says what the machine lacks for a job besides room on its disk; None for nothing.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Supervisor:
         command: CommandBuilder | None = None,
         clock: Clock = server_now,
         rhythm: Rhythm = Rhythm(),  # noqa: B008  # immutable
+        find_lack: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._objects = objects
@@ -71,6 +75,7 @@ class Supervisor:
         self._command = command or core_command(settings)
         self._clock = clock
         self._rhythm = rhythm
+        self._find_lack = find_lack
         self._early_crashes = 0
 
     def run(self, stop: threading.Event) -> Outcome:
@@ -89,7 +94,8 @@ class Supervisor:
         if stop.is_set():
             return "not_claimed"
         self._tidy()
-        if (lack := lack_of_room(self._settings.work_dir, self._settings.min_free_bytes)) is not None:
+        lack = lack_of_room(self._settings.work_dir, self._settings.min_free_bytes) or self._find_lack()
+        if lack is not None:
             logger.error("no job is taken: %s", lack)
             monitoring.DECLINED.inc()
             stop.wait(self._rhythm.recovery)  # a worker that is fit may come to the next hint first

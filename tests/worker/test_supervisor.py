@@ -131,6 +131,18 @@ def test_a_worker_whose_folder_cannot_be_written_to_takes_no_job(workplace: Any,
     assert monitoring.REGISTRY.get_sample_value("condenser_worker_declined_total") == (declined or 0) + 1
 
 
+def test_a_worker_whose_machine_lacks_something_takes_no_job_until_it_has_it(
+    workplace: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = workplace.submit_job()
+    lacks = [None, "the accelerator is gone"]
+    supervisor = workplace.supervisor("finish", find_lack=lacks.pop)
+    assert supervisor.run(workplace.stop) == "not_claimed"
+    assert "no job is taken: the accelerator is gone" in caplog.text
+    assert workplace.job(job_id).status == "queued"
+    assert supervisor.run(workplace.stop) == "succeeded"
+
+
 def test_a_job_whose_own_folder_cannot_be_written_to_is_given_back(workplace: Any) -> None:
     job_id = workplace.submit_job()
     workplace.settings.work_dir.mkdir(parents=True)
