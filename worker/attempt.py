@@ -269,7 +269,7 @@ class Attempt:
         self._read_events()
         student, result, failure = self._student, self._result, self._failure
         finished = exit_code == 0 and student is not None and result is not None
-        self._transfers.submit(Transfer("store log", self._files.store_log))
+        self._transfers.submit(Transfer("store log", self._files.store_log, outdated_by="log"))
         self._transfers.close()
         if not finished:
             self._transfers.hurry(self._settings.cancel_grace_seconds)
@@ -384,6 +384,7 @@ class Attempt:
             self._files.hold_checkpoint(event)
             work = partial(self._files.store_checkpoint, event)
             self._transfers.submit(Transfer(f"store {event.path}", work, outdated_by="checkpoint"))
+            self._transfers.submit(Transfer("store log", self._files.store_log_end, outdated_by="log"))
         elif isinstance(event, SampleEvent):
             work = partial(self._files.store_sample, event)
             self._transfers.submit(Transfer(f"store {event.path}", work))
