@@ -1,6 +1,7 @@
 """Fetching a student: resumed where it broke off, checked by its SHA-256, unpacked whole or not at all."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -85,13 +86,36 @@ def _replace(directory: Path, archive: Path) -> None:
         archive.unlink()
         raise
     if directory.exists():
+        if not _is_replaceable(directory):  # any more: a download takes its time
+            shutil.rmtree(unpacked)
+            raise DirectoryTakenError(directory)
         shutil.rmtree(directory)
     unpacked.rename(directory)
     archive.unlink()
 
 
 def _is_replaceable(directory: Path) -> bool:
-    return directory.is_dir() and ((directory / MANIFEST).is_file() or not any(directory.iterdir()))
+    """Whether nothing of the user's own is in a folder: it is empty, or holds a student and nothing else."""
+    if not directory.is_dir():
+        return False
+    if not any(directory.iterdir()):
+        return True
+    if not (listed := _listed_files(directory / MANIFEST)):
+        return False
+    present = {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+    return present <= listed | {MANIFEST}
+
+
+def _listed_files(manifest: Path) -> set[str]:
+    """Return the files that a student's manifest names; none where it is no such manifest."""
+    try:
+        return {str(file["path"]) for file in json.loads(manifest.read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
 
 
 async def _fetch(transport: Transport, find: Find, target: Path, on_progress: Progress | None) -> Path:

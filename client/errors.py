@@ -125,10 +125,13 @@ class UploadError(ClientError):
 
 
 class DirectoryTakenError(DownloadError):
-    """The folder to download into holds something that is not an earlier student."""
+    """The folder to download into holds something else than an earlier student as it was downloaded."""
 
     def __init__(self, directory: "Path") -> None:
-        super().__init__(f"{directory} holds other files; choose a folder that is empty or not there yet")
+        super().__init__(
+            f"{directory} holds other files, which would be lost; choose a folder that is empty or not there "
+            "yet, or one that holds a student and nothing else"
+        )
 
 
 _CLASSES: dict[int, type[ApiError]] = {

@@ -164,7 +164,7 @@ class Job(Resource[JobState]):
         Parameters
         ----------
         directory
-            Made if it is missing; an earlier student in it is replaced.
+            Made if it is missing; an earlier student in it, and nothing else, is replaced.
         on_progress
             Called with the bytes that have arrived and all bytes.
 

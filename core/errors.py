@@ -31,7 +31,18 @@ class CoreError(Exception):
 
 
 class UnexpectedError(CoreError):
-    """An error that nobody foresaw, wrapped: a fault of ours, or among several ranks another one's death."""
+    """An error that nobody foresaw, wrapped: a fault of ours or of the machine, or another rank's death."""
+
+
+class AcceleratorLostError(UnexpectedError):
+    """The job is to run on an accelerator, and there is none: on the processor it would take for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this machine's accelerator is gone, or its driver does not fit the installed torch (a worker "
+            "with an empty CUDA_VISIBLE_DEVICES trains on the processor)",
+            "look at nvidia-smi and restart the worker",
+        )
 
 
 class BadTeacherError(CoreError):

@@ -11,7 +11,8 @@ STOPPED = os.EX_TEMPFAIL
 DISK_FULL = os.EX_IOERR
 """Not even the ``failed`` event could be written."""
 CRASHED = os.EX_SOFTWARE
-"""A rank that cannot say whether it failed by itself or by the death of another."""
+"""By an error that nobody foresaw: with a ``failed`` event as the last line of a job's only process, without
+one of a rank, which cannot say whether it failed by itself or by the death of another."""
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 """Numbers of the errors by which the system says that a disk is full."""

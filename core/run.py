@@ -3,8 +3,9 @@
 Under ``core.elastic`` it is one of several, the ranks of the job.
 
 Exit status: 0 finished; 75 stopped by SIGTERM, resumable by the same command; 1 failed, with a ``failed``
-event as the last line of ``events.jsonl``; 74 failed because the disk is so full that not even that line
-could be written.
+event as the last line of ``events.jsonl``; 70 crashed by an error that nobody foresaw, with such a line too,
+and the same command goes on from the last checkpoint; 74 failed because the disk is so full that not even
+that line could be written.
 """
 
 import argparse
@@ -16,12 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from transformers.utils import logging as transformers_logging
 
 from core.child_process import die_with_parent
-from core.errors import CoreError, UnexpectedError
+from core.errors import AcceleratorLostError, CoreError, UnexpectedError
 from core.events import EventWriter
 from core.exhaustion import exhaustion
 from core.exit_status import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
@@ -49,7 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     events = EventWriter(options.workdir / "events.jsonl")
     try:
         status, error = _run(options, stop, ALONE, events)
-        return status if error is None else _tell(lambda: events.write("failed", **asdict(Failure.of(error))))
+        if error is None:
+            return status
+        told = _tell(lambda: events.write("failed", **asdict(Failure.of(error))))
+        # It may be the machine's fault, and its accelerator's above all: another one may get further.
+        return CRASHED if told == FAILED and isinstance(error, UnexpectedError) else told
     finally:
         with contextlib.suppress(OSError):  # what a full disk did not take is lost, and was told of above
             events.close()
@@ -60,6 +66,8 @@ def _run(
 ) -> tuple[int, CoreError | None]:
     """Do the work; the status to end with, and why if it failed."""
     try:
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise AcceleratorLostError
         job = Job(
             spec=DistillationSpec.model_validate_json(options.spec.read_bytes()),
             workdir=options.workdir,
@@ -95,7 +103,7 @@ def _run_as_rank(options: argparse.Namespace, stop: StopRequest, ends: RankEnds)
     ranks = Ranks.join(os.environ)
     events = EventWriter(options.workdir / "events.jsonl" if ranks.is_first else None)
     status, error = _run(options, stop, ranks, events)
-    if isinstance(error, UnexpectedError) and ranks.count > 1:
+    if isinstance(error, UnexpectedError):
         if not stop.requested:
             return CRASHED
         status, error = STOPPED, None
@@ -137,6 +145,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--teachers", type=Path, action="append", default=[], help="a folder of teachers")
     parser.add_argument(
         "--cache", type=Path, help="folder of what jobs share, such as latents (default: in workdir)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cuda"), default="auto", help="cuda: never on the processor"
     )
     parser.add_argument("--fetched-teacher", type=Path, help="the folder that the teacher was fetched into")
     parser.add_argument("--fetched-captions", type=Path, help="the file that the captions were fetched into")

@@ -53,7 +53,7 @@ from store.job_options import JobOptions
 from store.job_queries import get_job, is_due
 from store.leases import lock_under_lease, run_seconds, stop_wish
 from store.micro_batch import micro_batch_of, smaller_micro_batch, with_micro_batch
-from store.models import TERMINAL_STATUSES, DeletedJob, Job, Status
+from store.models import TERMINAL_STATUSES, DeletedJob, Job, Reason, Status
 from store.quotas import (
     NO_LIMITS,
     Quotas,
@@ -224,9 +224,16 @@ def release_to_queue(session: Session, *, job_id: str, lease_token: int, now: da
 
 
 def release_after_crash(
-    session: Session, *, job_id: str, lease_token: int, message: str, max_attempts: int, now: datetime
+    session: Session,
+    *,
+    job_id: str,
+    lease_token: int,
+    message: str,
+    max_attempts: int,
+    now: datetime,
+    reason: Reason = "trainer_crashed",
 ) -> Status:
-    """Give a job back whose trainer crashed, which uses up an attempt.
+    """Give a job back whose trainer crashed, or whose worker's disk was full, which uses up an attempt.
 
     Returns
     -------
@@ -234,7 +241,7 @@ def release_after_crash(
         As of `release_to_queue`; or ``failed`` when no attempt is left.
     """
     job = lock_under_lease(session, job_id, lease_token)
-    crash = ending_of("trainer_crashed", message)
+    crash = ending_of(reason, message)
     return _give_back(session, job, crash, now=now, used=1, max_attempts=max_attempts)
 
 

@@ -238,6 +238,42 @@ def add_artifacts(
         insert_events(session, job, [event], now=now)
 
 
+def replace_artifact(
+    session: Session, *, job_id: str, lease_token: int, artifact: NewArtifact, now: datetime
+) -> None:
+    """Record an uploaded file in the place of an earlier version of it that this attempt has left.
+
+    Each version has a key of its own, so that row and object always belong together; the sweeper removes the
+    earlier one's object.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id, lease_token
+        The lease.
+    artifact
+        The file.
+    now
+        Time of the record.
+    """
+    job = lock_under_lease(session, job_id, lease_token)
+    deleted = (
+        delete(Artifact)
+        .where(
+            Artifact.job_id == job_id,
+            Artifact.attempt == job.attempt,
+            Artifact.path == artifact["path"],
+            Artifact.key != artifact["key"],
+        )
+        .returning(Artifact.size, Artifact.key)
+    )
+    for size, key in session.execute(deleted.execution_options(synchronize_session=False)).all():
+        count_bytes(session, job.tenant_id, -size)
+        give_up(session, key, now=now)
+    add_artifacts(session, job_id=job_id, lease_token=lease_token, artifacts=[artifact], event=None, now=now)
+
+
 def _advances(session: Session, job: Job, artifacts: Sequence[NewArtifact]) -> bool:
     """Whether files are a checkpoint beyond all that earlier attempts left to go on from."""
     steps = [file["step"] or 0 for file in artifacts if file["kind"] == "checkpoint_file"]

@@ -200,6 +200,11 @@ class Settings(BaseSettings):
     cache_max_bytes: int = Field(
         default=100 * 2**30, ge=0, description="A worker's caches; what was not used for longest goes first."
     )
+    min_free_bytes: int = Field(
+        default=2**30,
+        ge=0,
+        description="A worker takes no job while its disk has less room than this, even without its caches.",
+    )
     reconcile_seconds: float = Field(default=10, gt=0, description="Pause between the reconciler's passes.")
     sweep_seconds: float = Field(default=3_600, gt=0, description="Between two looks for broken uploads.")
     public_hosts: Annotated[list[str], NoDecode] = Field(

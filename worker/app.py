@@ -11,8 +11,10 @@ from store.settings import Settings, get_settings
 from worker import monitoring
 from worker.celery_process import CeleryProcess
 from worker.device import find_device
+from worker.fitness import AcceleratorWatch, needs_accelerator
 from worker.own_class import with_own_class
 from worker.supervisor import Supervisor
+from worker.trainer import core_command
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,14 @@ def worker_settings() -> Settings:
 def make_supervisor() -> Supervisor:
     """Make the supervisor of this process, once, when the first job arrives."""
     settings = worker_settings()
+    is_needed = needs_accelerator(process.device)
     return Supervisor(
         engine=process.engine,
         objects=ObjectStore(settings),
         settings=settings,
         worker=process.name,
+        command=core_command(settings, needs_accelerator=is_needed),
+        find_lack=AcceleratorWatch(process.device).lack if is_needed else lambda: None,
     )
 
 

@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.exit_status import DISK_FULL, FAILED, FULL_DISK
+from core.exit_status import CRASHED, DISK_FULL, FAILED, FULL_DISK
 from store.database import Clock, Engine, transaction
 from store.endings import ending_of
 from store.errors import LeaseLostError, UnavailableError, UnusableInputError
 from store.jobs import Claim
 from store.leases import StopWish, heartbeat
 from store.logs import child_environment
+from store.models import Reason
 from store.settings import Settings
 from store.step_wishes import StepWish
 from worker import monitoring
@@ -65,11 +66,14 @@ class Rhythm:
         Tells the database what it says, at most.
     retry
         Tries again while the database is away.
+    recovery
+        Lets a machine be on which no job can be made or the last ones crashed at once, at first.
     """
 
     poll: float = 0.2
     report: float = 1.0
     retry: float = 1.0
+    recovery: float = 10.0
 
     def patience(self, ran: float) -> float:
         """Say how long progress and losses may wait to be reported when the attempt has run for so long.
@@ -94,7 +98,7 @@ class Attempt:
     inputs
         Fetches what the job reads that lies elsewhere.
     work_dir
-        An empty folder for the trainer.
+        A folder for the trainer, which is not there yet.
     command
         Builds the trainer's command.
     stop
@@ -150,35 +154,50 @@ class Attempt:
         self._failure: FailedEvent | None = None
         self._result: dict[str, Any] | None = None
         self._student: Transfer | None = None
+        self._trainer: Trainer | None = None
+        self._has_checkpoint = False
         self._began = time.monotonic()
         self._beat_at = -math.inf
         self._is_heard = True
 
     def run(self) -> Outcome:
         """Work on the job until it ends, has to be given back or is lost."""
-        trainer: Trainer | None = None
+        try:
+            return self._work()
+        except LeaseLostError:
+            self._logger.warning("the lease was lost; the trainer is killed and nothing more is written")
+            return "lease_lost"
+        finally:
+            self._given_up.set()
+            self._kill_trainer()
+            self._transfers.abandon()
+            self._transfers.join(_LAST_REQUEST_SECONDS)
+
+    @property
+    def crashed_early(self) -> bool:
+        """Whether it crashed without a checkpoint: if several do in a row the machine may be sick."""
+        return self._conclusion.is_crash and not self._has_checkpoint
+
+    def _work(self) -> Outcome:
         try:
             error = self._prepare()
             if self._shall_stop:
                 return self._conclusion.release()
             if isinstance(error, UnusableInputError):
                 return self._conclusion.fail(ending_of(error.reason, error.detail, error.hint))
-            if _is_full_disk(error):
-                return self._conclusion.fail(ending_of("storage_full"))
             if error is not None:
-                return self._conclusion.crash(f"The attempt could not be prepared: {error}")
-            trainer = self._start()
-            exit_code = self._supervise(trainer)
-            return self._conclude(exit_code)
-        except LeaseLostError:
-            self._logger.warning("the lease was lost; the trainer is killed and nothing more is written")
-            return "lease_lost"
-        finally:
-            self._given_up.set()
-            if trainer is not None:
-                trainer.kill()
-            self._transfers.abandon()
-            self._transfers.join(_LAST_REQUEST_SECONDS)
+                message = f"The attempt could not be prepared: {error}"
+                return self._conclusion.crash(message, _reason_of(error))
+            self._trainer = self._start()
+            return self._conclude(self._supervise(self._trainer))
+        except OSError as error:
+            # This machine's disk fails: the job would otherwise wait for its lease to end.
+            self._kill_trainer()
+            return self._conclusion.crash(f"The worker could not go on: {error}", _reason_of(error))
+
+    def _kill_trainer(self) -> None:
+        if self._trainer is not None:
+            self._trainer.kill()
 
     def _prepare(self) -> Exception | None:
         """Bring all that the trainer reads while beating, as long as the attempt shall go on.
@@ -197,6 +216,7 @@ class Attempt:
         return None
 
     def _write_spec(self) -> None:
+        self._work_dir.mkdir(parents=True)
         self._spec.write_text(json.dumps(self._claim.spec), encoding="utf-8")
 
     def _await(self, transfer: Transfer) -> Exception | None:
@@ -249,7 +269,7 @@ class Attempt:
         self._read_events()
         student, result, failure = self._student, self._result, self._failure
         finished = exit_code == 0 and student is not None and result is not None
-        self._transfers.submit(Transfer("store log", self._files.store_log))
+        self._transfers.submit(Transfer("store log", self._files.store_log, outdated_by="log"))
         self._transfers.close()
         if not finished:
             self._transfers.hurry(self._settings.cancel_grace_seconds)
@@ -263,11 +283,14 @@ class Attempt:
             ending = ending_of(failure.reason, failure.message[:_LONGEST_MESSAGE], failure.hint)
             if failure.reason == "out_of_memory":
                 return self._conclusion.out_of_memory(ending)
-            return self._conclusion.fail(ending)
-        if exit_code == DISK_FULL:
-            return self._conclusion.fail(ending_of("storage_full"))
+            if failure.reason != "storage_full":
+                return self._conclusion.fail(ending)
         if self._shall_stop:
             return self._conclusion.release()
+        if exit_code == DISK_FULL or (failure is not None and failure.reason == "storage_full"):
+            return self._conclusion.crash("The worker's disk is full.", "storage_full")
+        if exit_code == CRASHED and failure is not None:
+            return self._conclusion.crash(failure.message[:_LONGEST_MESSAGE])
         return self._conclusion.crash(describe_exit(exit_code))
 
     def _conclude_finished(self, student: Transfer, result: dict[str, Any]) -> Outcome:
@@ -275,8 +298,9 @@ class Attempt:
             return self._conclusion.succeed(result)
         if self._stop.is_set():
             return self._conclusion.release()
-        if _is_full_disk(student.error):
-            return self._conclusion.fail(ending_of("storage_full"))
+        if _reason_of(student.error) == "storage_full":
+            message = f"The student does not fit on the worker's disk: {student.error}"
+            return self._conclusion.crash(message, "storage_full")
         message = f"The student could not be stored: {student.error}"
         return self._conclusion.fail(ending_of("storage_unavailable", message))
 
@@ -333,9 +357,16 @@ class Attempt:
         monitoring.LAST_HEARTBEAT.set_to_current_time()
         # Where a wish is withdrawn while the trainer stops, giving the job back queues it again.
         self._wish = reply.stop or self._wish
-        for wish in reply.wishes:
+        self._handed_on = frozenset(wish for wish in reply.wishes if self._hand_on(wish))
+        return True
+
+    def _hand_on(self, wish: StepWish) -> bool:
+        """Ask the trainer for something; False where that cannot be written now, and it is tried again."""
+        try:
             ask_at_step(self._work_dir, wish)
-        self._handed_on = reply.wishes
+        except OSError as error:
+            self._logger.warning("the trainer cannot be asked for a %s: %s", wish, error)
+            return False
         return True
 
     def _read_events(self) -> None:
@@ -349,9 +380,11 @@ class Attempt:
         are recorded by the move that ends the job.
         """
         if isinstance(event, CheckpointEvent):
+            self._has_checkpoint = True
             self._files.hold_checkpoint(event)
             work = partial(self._files.store_checkpoint, event)
             self._transfers.submit(Transfer(f"store {event.path}", work, outdated_by="checkpoint"))
+            self._transfers.submit(Transfer("store log", self._files.store_log_end, outdated_by="log"))
         elif isinstance(event, SampleEvent):
             work = partial(self._files.store_sample, event)
             self._transfers.submit(Transfer(f"store {event.path}", work))
@@ -368,5 +401,7 @@ class Attempt:
             self._recorder.keep(event)
 
 
-def _is_full_disk(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL_DISK
+def _reason_of(error: Exception) -> Reason:
+    """Say for what an error of the worker's own counts: a full disk is one's operator's to mend."""
+    is_full_disk = isinstance(error, OSError) and error.errno in FULL_DISK
+    return "storage_full" if is_full_disk else "trainer_crashed"

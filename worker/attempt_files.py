@@ -7,6 +7,7 @@ was given up cannot replace a file of its successor.
 
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from store.database import Clock, Engine, transaction
 from store.errors import CorruptObjectError
 from store.events import NewEvent
 from store.jobs import Claim
-from store.leases import NewArtifact, add_artifacts, forget_checkpoints
+from store.leases import NewArtifact, add_artifacts, forget_checkpoints, replace_artifact
 from store.models import ArtifactKind
 from store.objects import ObjectStore, StoredObject
 from worker import monitoring
@@ -24,6 +25,9 @@ from worker.job_log import JobLogger
 from worker.trainer_events import CheckpointEvent, SampleEvent
 
 KEPT_CHECKPOINTS = 2  # the newest, and the one before in case the newest is damaged
+LOG = "trainer.log"
+LONGEST_LOG_END = 2**20
+"""Bytes of the log that are sent while it grows; the whole of it is sent at the end."""
 
 
 class AttemptFiles:
@@ -60,7 +64,11 @@ class AttemptFiles:
         self._clock = clock
         self._logger = logger
         self._held = work_dir / "held"
+        self._sending: str | None = None
+        self._held_changes = threading.Lock()
         self._stored: dict[str, StoredObject] = {}
+        self._log_end: tuple[int, StoredObject] | None = None
+        self._log_recorded: int | None = None
 
     def restore_checkpoint(self) -> None:
         """Fetch the newest checkpoint of the job that is undamaged, if there is any."""
@@ -83,6 +91,9 @@ class AttemptFiles:
 
         It is held by hard links, which take no room until the trainer has removed it. Where they cannot be
         made it is sent from the trainer's own folder, if it is still there by then.
+
+        Those between it and the one that is being sent are given up: its transfer takes their place, and
+        while the store is away for long they would fill the disk.
         """
         held = self._held / event.path
         if held.exists():
@@ -92,10 +103,13 @@ class AttemptFiles:
         except OSError as error:  # copytree's own error, too
             self._logger.warning("%s cannot be held for its upload: %s", event.path, error)
             shutil.rmtree(held, ignore_errors=True)
+        else:
+            self._release_others(event.path)
 
     def store_checkpoint(self, event: CheckpointEvent) -> None:
         """Send a checkpoint, then drop those that are no longer needed."""
-        self._release_outdated(event)
+        with self._held_changes:
+            self._sending = event.path
         root = self._held if (self._held / event.path).exists() else self._work_dir
         folder = root / event.path
         files = files_of(folder)
@@ -108,12 +122,13 @@ class AttemptFiles:
         # Last, as whatever fails before is done again from here.
         shutil.rmtree(self._held / event.path, ignore_errors=True)
 
-    def _release_outdated(self, event: CheckpointEvent) -> None:
-        """Give up the older checkpoints that are held: transfers keep their order, so none is yet to come."""
-        held = self._held / event.path
-        for other in held.parent.glob("*"):
-            if other.name < held.name:
-                shutil.rmtree(other, ignore_errors=True)
+    def _release_others(self, newest: str) -> None:
+        """Hold no checkpoint but the newest and the one that is being sent."""
+        with self._held_changes:
+            kept = {newest, self._sending}
+            for held in (self._held / newest).parent.iterdir():
+                if held.relative_to(self._held).as_posix() not in kept:
+                    shutil.rmtree(held, ignore_errors=True)
 
     def store_sample(self, event: SampleEvent) -> None:
         """Send a picture."""
@@ -136,13 +151,35 @@ class AttemptFiles:
         told = NewEvent("artifact", {"path": folder, "archive": archive.name})
         self._record(self._upload(files), told)
 
+    def store_log_end(self) -> None:
+        """Send the end of what the trainer has printed so far, if that is more than when it was last sent.
+
+        A worker that dies leaves at least this, and whoever looks at a running job finds it.
+        """
+        if self._log_end is None:  # else it is sent already, and could not be recorded
+            log = self._work_dir / LOG
+            size = log.stat().st_size
+            if size in {0, self._log_recorded}:
+                return
+            end = self._work_dir / f"{LOG}.end"  # a copy, for the log grows
+            with log.open("rb") as file:
+                file.seek(max(size - LONGEST_LOG_END, 0))
+                end.write_bytes(file.read(LONGEST_LOG_END))
+            key = f"{attempt_prefix(self._claim.job_id, self._claim.attempt)}{LOG}.{size}"
+            self._log_end = size, self._objects.upload_file(end, key)
+        size, stored = self._log_end
+        self._record_log(stored)
+        self._log_recorded, self._log_end = size, None
+
     def store_log(self) -> None:
         """Send what the trainer printed, and the losses of a training that diverged."""
-        files: list[tuple[Path, ArtifactKind]] = [(self._work_dir / "trainer.log", "log")]
-        losses = self._work_dir / "divergence.json"
+        log, losses = self._work_dir / LOG, self._work_dir / "divergence.json"
+        size = log.stat().st_size
+        if size != self._log_recorded or size > LONGEST_LOG_END:
+            self._upload([(log, "log")])
+            self._record_log(self._stored[LOG])
         if losses.exists():
-            files.append((losses, "log"))
-        self._record(self._upload(files), None)
+            self._record(self._upload([(losses, "log")]), None)
 
     def _upload(
         self,
@@ -159,12 +196,7 @@ class AttemptFiles:
             if name not in self._stored:
                 with monitoring.upload_timed(path.stat().st_size):
                     self._stored[name] = self._objects.upload_file(path, prefix + name)
-            stored = self._stored[name]
-            artifacts.append(
-                NewArtifact(
-                    path=name, kind=kind, step=step, key=stored.key, size=stored.size, sha256=stored.sha256
-                )
-            )
+            artifacts.append(_artifact(name, kind, step, self._stored[name]))
         return artifacts
 
     def _record(self, artifacts: Sequence[NewArtifact], event: NewEvent | None) -> None:
@@ -175,6 +207,16 @@ class AttemptFiles:
                 lease_token=self._claim.lease_token,
                 artifacts=artifacts,
                 event=event,
+                now=self._clock(session),
+            )
+
+    def _record_log(self, stored: StoredObject) -> None:
+        with transaction(self._engine) as session:
+            replace_artifact(
+                session,
+                job_id=self._claim.job_id,
+                lease_token=self._claim.lease_token,
+                artifact=_artifact(LOG, "log", None, stored),
                 now=self._clock(session),
             )
 
@@ -194,3 +236,9 @@ class AttemptFiles:
                 steps_by_attempt=[(checkpoint.attempt, checkpoint.step) for checkpoint in old],
                 now=self._clock(session),
             )
+
+
+def _artifact(path: str, kind: ArtifactKind, step: int | None, stored: StoredObject) -> NewArtifact:
+    return NewArtifact(
+        path=path, kind=kind, step=step, key=stored.key, size=stored.size, sha256=stored.sha256
+    )

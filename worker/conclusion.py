@@ -15,7 +15,7 @@ from store import jobs
 from store.database import Clock, Engine, Session, transaction
 from store.endings import Ending
 from store.errors import UnavailableError
-from store.models import Status
+from store.models import Reason, Status
 from store.settings import Settings
 from worker.job_log import JobLogger
 
@@ -46,6 +46,11 @@ class Conclusion:
         Tells the time within a transaction.
     logger
         Log of the attempt.
+
+    Attributes
+    ----------
+    is_crash
+        Whether it ended in a way that another one may not.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Conclusion:
         self._stop = stop
         self._clock = clock
         self._logger = logger
+        self.is_crash = False
 
     def succeed(self, result: dict[str, Any]) -> Outcome:
         """The student is stored."""
@@ -80,13 +86,14 @@ class Conclusion:
         status = self._move(lambda session, now: jobs.release_to_queue(session, **self._lease, now=now))
         return _AFTER_RELEASE[status]
 
-    def crash(self, message: str) -> Outcome:
+    def crash(self, message: str, reason: Reason = "trainer_crashed") -> Outcome:
         """The attempt ended in a way that another one may not."""
+        self.is_crash = True
         self._logger.error("%s", message)
         limit = self._settings.max_attempts
         status = self._move(
             lambda session, now: jobs.release_after_crash(
-                session, **self._lease, message=message, max_attempts=limit, now=now
+                session, **self._lease, message=message, max_attempts=limit, now=now, reason=reason
             )
         )
         return _AFTER_RELEASE[status]

@@ -60,7 +60,9 @@ def oldest_work(work_dir: Path) -> float | None:
     return min((folder.stat().st_mtime for folder in work_dir.glob("*/*/spec.json")), default=None)
 
 
-def trim_cache(cache_dir: Path, *, max_bytes: int, in_use_since: float | None) -> list[Path]:
+def trim_cache(
+    cache_dir: Path, *, max_bytes: int, in_use_since: float | None, missing_bytes: int = 0
+) -> list[Path]:
     """Remove cache entries until the rest fits, the least recently used first.
 
     Parameters
@@ -71,6 +73,8 @@ def trim_cache(cache_dir: Path, *, max_bytes: int, in_use_since: float | None) -
         What the entries may have together.
     in_use_since
         Entries used later than this may be in use and stay.
+    missing_bytes
+        What is to be removed at least, as the disk has so much too little room.
 
     Returns
     -------
@@ -78,7 +82,7 @@ def trim_cache(cache_dir: Path, *, max_bytes: int, in_use_since: float | None) -
         What was removed.
     """
     entries = sorted(_entries(cache_dir), key=lambda entry: entry.used_at)
-    surplus = sum(entry.size for entry in entries) - max_bytes
+    surplus = max(sum(entry.size for entry in entries) - max_bytes, missing_bytes)
     removed: list[Path] = []
     for entry in entries:
         if surplus <= 0 or (in_use_since is not None and entry.used_at >= in_use_since):

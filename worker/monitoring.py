@@ -21,6 +21,11 @@ ATTEMPTS = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+DECLINED = Counter(
+    "condenser_worker_declined_total",
+    "Times that no job was taken, as the machine was not fit for one; the log says what it lacked.",
+    registry=REGISTRY,
+)
 RUNNING = Gauge("condenser_worker_running_jobs", "Jobs that the worker has in hand.", registry=REGISTRY)
 LAST_HEARTBEAT = Gauge(
     "condenser_worker_last_heartbeat_timestamp_seconds",

@@ -8,6 +8,7 @@ may be doubled or late.
 import logging
 import shutil
 import threading
+from collections.abc import Callable
 
 from structlog.contextvars import bound_contextvars
 
@@ -22,12 +23,15 @@ from worker import monitoring
 from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Outcome
+from worker.fitness import lack_of_room
 from worker.housekeeping import oldest_work, remove_dead_work, remove_work, trim_cache
 from worker.inputs import InputFetcher
 from worker.job_log import JobLogger
 from worker.trainer import CommandBuilder, core_command
 
 logger = logging.getLogger(__name__)
+
+_MOST_DOUBLINGS = 5  # of the pause after attempts that crashed early
 
 
 class Supervisor:
@@ -45,6 +49,8 @@ class Supervisor:
         Tells the time within a transaction; Postgres's own by default.
     rhythm
         Intervals of the supervising loop.
+    find_lack
+        Says what the machine lacks for a job besides room on its disk; None for nothing.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Supervisor:
         command: CommandBuilder | None = None,
         clock: Clock = server_now,
         rhythm: Rhythm = Rhythm(),  # noqa: B008  # immutable
+        find_lack: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._objects = objects
@@ -68,6 +75,8 @@ class Supervisor:
         self._command = command or core_command(settings)
         self._clock = clock
         self._rhythm = rhythm
+        self._find_lack = find_lack
+        self._early_crashes = 0
 
     def run(self, stop: threading.Event) -> Outcome:
         """Claim the next job and work on it.
@@ -85,13 +94,18 @@ class Supervisor:
         if stop.is_set():
             return "not_claimed"
         self._tidy()
+        lack = lack_of_room(self._settings.work_dir, self._settings.min_free_bytes) or self._find_lack()
+        if lack is not None:
+            logger.error("no job is taken: %s", lack)
+            monitoring.DECLINED.inc()
+            stop.wait(self._rhythm.recovery)  # a worker that is fit may come to the next hint first
+            return "not_claimed"
         claim = self._claim()
         if claim is None:
             return "not_claimed"
         attempt_logger = JobLogger(logger, job_id=claim.job_id, attempt=claim.attempt)
         work_dir = (self._settings.work_dir / claim.job_id / str(claim.attempt)).resolve()
         shutil.rmtree(work_dir, ignore_errors=True)
-        work_dir.mkdir(parents=True)
         files = AttemptFiles(
             engine=self._engine,
             objects=self._objects,
@@ -122,16 +136,28 @@ class Supervisor:
             # Everything worth keeping is in the object store; what is not cannot be told from damage.
             remove_work(work_dir)
         attempt_logger.info("ended: %s", outcome)
+        self._recover(stop, attempt.crashed_early)
         return outcome
+
+    def _recover(self, stop: threading.Event, crashed_early: bool) -> None:
+        """Wait longer and longer while attempts crash early: a sick machine must not have them all."""
+        self._early_crashes = self._early_crashes + 1 if crashed_early else 0
+        if self._early_crashes > 1:
+            doublings = min(self._early_crashes - 2, _MOST_DOUBLINGS)
+            pause = self._rhythm.recovery * 2**doublings
+            logger.error("%d attempts in a row crashed early; pausing for %.0f s", self._early_crashes, pause)
+            stop.wait(pause)
 
     def _tidy(self) -> None:
         """Make room on the disk before the lease of a new job begins."""
         try:
+            self._settings.work_dir.mkdir(parents=True, exist_ok=True)
             remove_dead_work(self._engine, self._settings.work_dir)
             trim_cache(
                 self._settings.cache_dir,
                 max_bytes=self._settings.cache_max_bytes,
                 in_use_since=oldest_work(self._settings.work_dir),
+                missing_bytes=self._settings.min_free_bytes - shutil.disk_usage(self._settings.work_dir).free,
             )
         except OSError as error:  # another worker of this machine clears the same folders
             logger.warning("the folders are not cleared: %s", error)

@@ -24,8 +24,16 @@ CommandBuilder = Callable[[Path, Path], Sequence[str]]
 """Makes the trainer's command from the paths of the specification and the work folder."""
 
 
-def core_command(settings: Settings) -> CommandBuilder:
-    """Make the command builder for the real trainer, ``core.run``, or several under ``core.elastic``."""
+def core_command(settings: Settings, *, needs_accelerator: bool = False) -> CommandBuilder:
+    """Make the command builder for the real trainer, ``core.run``, or several under ``core.elastic``.
+
+    Parameters
+    ----------
+    settings
+        Its folders, and how many processes it has.
+    needs_accelerator
+        Whether it shall rather crash than train on the processor.
+    """
 
     def build(spec: Path, work_dir: Path) -> list[str]:
         processes = settings.worker_processes
@@ -38,6 +46,7 @@ def core_command(settings: Settings) -> CommandBuilder:
             command += ["--max-restarts", str(RESTARTS)]
         command += ["-m", "core.run", "--spec", str(spec), "--workdir", str(work_dir)]
         command += ["--cache", str(settings.cache_dir.resolve())]
+        command += ["--device", "cuda" if needs_accelerator else "auto"]
         for folder in settings.teachers_dirs:
             command += ["--teachers", str(folder.resolve())]
         return command

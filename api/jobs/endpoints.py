@@ -369,7 +369,10 @@ def list_samples(services: TenantServicesDependency, job_id: JobId) -> ListPage[
 
 @router.get("/{job_id}/logs", summary="Logs of the trainer", responses=problems(404, 422, 503))
 def list_logs(services: TenantServicesDependency, job_id: JobId) -> ListPage[schemas.StoredFile]:
-    """List the trainer's logs, one for each attempt that has ended."""
+    """List the trainer's logs, one for each attempt.
+
+    Of an attempt that runs, or whose worker was lost, it is the end of what there was at the last checkpoint.
+    """
     return ListPage(items=service.list_files(services, job_id, kinds=["log"]))
 
 

@@ -24,6 +24,7 @@ from tests.client.network import Relay, relay_to
 from tests.client.test_jobs import NOBODY, SPEC, Connect, HastyConnection
 from tests.client.test_jobs import hasty as hasty
 
+WEIGHTS_FILE = "unet/weights.safetensors"
 WEIGHTS = bytes(range(256)) * 4_000
 
 
@@ -31,8 +32,8 @@ WEIGHTS = bytes(range(256)) * 4_000
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "made.zip"
     with zipfile.ZipFile(path, "w") as content:
-        content.writestr("unet/weights.safetensors", WEIGHTS)
-        content.writestr("manifest.json", json.dumps({"format": 1}))
+        content.writestr(WEIGHTS_FILE, WEIGHTS)
+        content.writestr("manifest.json", json.dumps({"format": 1, "files": [{"path": WEIGHTS_FILE}]}))
     return path
 
 
@@ -63,24 +64,47 @@ def test_a_student_is_unpacked_and_nothing_else_is_left(job: Job, tmp_path: Path
     seen: list[tuple[int, int]] = []
     target = tmp_path / "to" / "student"
     assert job.download(target, on_progress=lambda have, size: seen.append((have, size))) == target
-    assert files_of(tmp_path / "to") == ["student/manifest.json", "student/unet/weights.safetensors"]
-    assert (target / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
+    assert files_of(tmp_path / "to") == ["student/manifest.json", f"student/{WEIGHTS_FILE}"]
+    assert (target / WEIGHTS_FILE).read_bytes() == WEIGHTS
     assert seen[-1][0] == seen[-1][1] > len(WEIGHTS)
 
 
 def test_an_earlier_student_is_replaced(job: Job, tmp_path: Path) -> None:
     target = job.download(tmp_path / "student")
-    (target / "unet" / "old.bin").write_bytes(b"")
+    (target / WEIGHTS_FILE).write_bytes(b"of an earlier student")
     job.download(target)
-    assert files_of(target) == ["manifest.json", "unet/weights.safetensors"]
+    assert files_of(target) == ["manifest.json", WEIGHTS_FILE]
+    assert (target / WEIGHTS_FILE).read_bytes() == WEIGHTS
 
 
-def test_a_folder_with_other_files_is_left_alone(job: Job, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DirectoryTakenError):
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"thesis.txt": "years of work"},
+        {"manifest.json": '{"name": "a web app", "icons": []}'},
+        {"manifest.json": '{"files": ["content.js"]}', "content.js": ""},
+        {"manifest.json": '["index.html"]', "index.html": ""},
+        {"manifest.json": '{"files": [{"path": "index.html"}]}', "index.html": "", ".git/config": ""},
+    ],
+)
+def test_a_folder_with_other_files_is_left_alone(job: Job, tmp_path: Path, mine: dict[str, str]) -> None:
+    for name, text in mine.items():
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text(text)
+    with pytest.raises(DirectoryTakenError, match="other files, which would be lost"):
         job.download(tmp_path / "mine")
-    assert files_of(tmp_path / "mine") == ["thesis.txt"]
+    assert files_of(tmp_path / "mine") == sorted(mine)
+
+
+def test_a_file_that_the_user_adds_to_a_student_or_during_the_download_is_kept(
+    job: Job, tmp_path: Path
+) -> None:
+    target = job.download(tmp_path / "student")
+    with pytest.raises(DirectoryTakenError):
+        job.download(target, on_progress=lambda *_: (target / "notes.txt").write_text("mine"))
+    assert files_of(tmp_path / "student") == ["manifest.json", "notes.txt", WEIGHTS_FILE]
+    with pytest.raises(DirectoryTakenError):
+        job.download(target)
 
 
 @dataclass
@@ -117,7 +141,7 @@ def test_a_download_goes_on_where_it_broke_off_however_often(shop: Shop, tmp_pat
     shop.cut_every = 100_000
     shop.download(tmp_path / "student", lambda have, _: arrived.append(have))
     assert shop.relay.connections > 10
-    assert (tmp_path / "student" / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
+    assert (tmp_path / "student" / WEIGHTS_FILE).read_bytes() == WEIGHTS
     assert arrived == sorted(arrived), "nothing was fetched twice"
     assert set(HastyConnection.pauses) == {PAUSES_SECONDS[0]}
 
@@ -143,7 +167,7 @@ def test_a_broken_remainder_of_an_earlier_try_is_thrown_away(job: Job, tmp_path:
     (file,) = job.artifacts()
     (tmp_path / f".student.{file.sha256[:16]}.part").write_bytes(b"x" * 1_000)
     job.download(tmp_path / "student")
-    assert (tmp_path / "student" / "unet" / "weights.safetensors").read_bytes() == WEIGHTS
+    assert (tmp_path / "student" / WEIGHTS_FILE).read_bytes() == WEIGHTS
 
 
 def test_content_that_is_not_as_announced_is_refused(job: Job, tmp_path: Path) -> None:

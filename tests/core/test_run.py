@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.artist import Artist
+from core.exit_status import CRASHED
 from core.optimisation import emulates_bfloat16
 from core.registry import read_teacher
 from core.run import main
@@ -46,14 +47,18 @@ def finish(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def run_here(spec: DistillationSpec, workdir: Path, teachers: Path) -> int:
+def run_here(spec: DistillationSpec, workdir: Path, teachers: Path, *options: str) -> int:
     """Run a job in this process, which spares the seconds that a new one imports for."""
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "spec.json").write_text(spec.model_dump_json())
     handler = signal.getsignal(signal.SIGTERM)
     try:
         return main(
-            ["--spec", str(workdir / "spec.json"), "--workdir", str(workdir), "--teachers", str(teachers)]
+            [
+                *("--spec", str(workdir / "spec.json"), "--workdir", str(workdir)),
+                *("--teachers", str(teachers)),
+                *options,
+            ]
         )
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -349,6 +354,36 @@ def test_a_failure_names_its_reason(
     assert failure["reason"] == reason
     assert message in failure["message"]
     assert failure["hint"]
+
+
+def test_an_error_that_nobody_foresaw_is_a_crash_which_says_what_it_was(
+    make_spec: Callable[..., DistillationSpec],
+    teachers_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be the accelerator's fault, so the job is not told to be one that cannot succeed."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("core.run.run_job", fail)
+    assert run_here(make_spec(), tmp_path, teachers_dir) == CRASHED
+    [failure] = events_of(tmp_path)
+    assert (failure["type"], failure["reason"]) == ("failed", "internal_error")
+    assert failure["message"] == "RuntimeError: CUDA error: unspecified launch failure"
+
+
+def test_a_job_that_is_to_run_on_an_accelerator_never_falls_back_to_the_processor(
+    make_spec: Callable[..., DistillationSpec],
+    teachers_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run_here(make_spec(), tmp_path, teachers_dir, "--device", "cuda") == CRASHED
+    [failure] = events_of(tmp_path)
+    assert "accelerator is gone" in failure["message"]
 
 
 def test_a_job_that_diverges_goes_back_once_and_then_leaves_the_curve(

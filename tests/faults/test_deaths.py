@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from store.artifacts import list_artifacts
+from store.database import transaction
 from store.queue import count_hints
 from tests.faults.conftest import LEASE_SECONDS
 from tests.faults.servers import OwnServers
@@ -56,6 +58,9 @@ def test_a_killed_worker_is_noticed_within_its_lease(
     eventually(lambda: workplace.is_gone(killed))
     job = workplace.job(job_id)
     assert (job.transitions[-1].reason, job.attempts_used) == ("worker_lost", 1)
+    with transaction(workplace.engine) as session:
+        (log,) = list_artifacts(session, job_id, kinds=["log"])
+    assert workplace.objects.read_object(log.key) == b"hello from the trainer\n"
     start_worker()
     eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)

@@ -68,6 +68,7 @@ def test_a_job_whose_checkpoint_does_not_fit_says_so(
         **{"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         **service_environment,
         **{"DATA_DIR": str(small_disk), "TEACHERS_DIRS": str(core_teachers)},
+        **{"MIN_FREE_BYTES": "0", "MAX_ATTEMPTS": "1"},
     }
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "--loglevel=INFO"]
     with (tmp_path / "worker.log").open("wb") as log:
@@ -106,21 +107,39 @@ def test_a_trainer_that_cannot_even_say_so_says_it_by_its_exit_code(
     assert said.read_bytes() == said_before
 
 
-def test_a_worker_without_room_for_an_attempt_ends_the_job_for_that_reason(
-    workplace: Any, small_disk: Path
-) -> None:
-    job_id = workplace.submit_job()
-    workplace.settings = workplace.settings.model_copy(update={"data_dir": small_disk})
+def test_a_worker_whose_disk_is_full_takes_no_job(workplace: Any, small_disk: Path) -> None:
+    job_ids = [workplace.submit_job() for _ in range(2)]
     fill(small_disk)
-    assert workplace.run("finish") == "failed"
+    on_small_disk = {"data_dir": small_disk, "min_free_bytes": 1 << 20}
+    assert workplace.run("finish", **on_small_disk) == "not_claimed"
+    assert {(workplace.job(job_id).status, workplace.job(job_id).attempt) for job_id in job_ids} == {
+        ("queued", 0)
+    }
+    (small_disk / "filler").unlink()
+    assert workplace.run("finish", **on_small_disk) == "succeeded"
+
+
+def test_a_cache_gives_way_to_the_next_job(workplace: Any, small_disk: Path) -> None:
+    entry = small_disk / "cache" / "latents" / "old"
+    entry.mkdir(parents=True)
+    fill(entry)
+    workplace.submit_job()
+    assert workplace.run("finish", data_dir=small_disk, min_free_bytes=1 << 20) == "succeeded"
+
+
+def test_a_worker_without_room_for_an_attempt_gives_the_job_back(workplace: Any, small_disk: Path) -> None:
+    """As where the disk fills up after the worker has looked, or the job's inputs are larger than it."""
+    job_id = workplace.submit_job()
+    fill(small_disk)
+    options = {"data_dir": small_disk, "min_free_bytes": 0, "max_attempts": 2}
+    assert [workplace.run("finish", **options) for _ in range(3)] == ["queued", "failed", "not_claimed"]
     assert workplace.job(job_id).reason == "storage_full"
 
 
-def test_a_worker_without_room_for_the_archive_ends_the_job_for_that_reason(
-    workplace: Any, small_disk: Path
-) -> None:
+def test_a_worker_without_room_for_the_archive_gives_the_job_back(workplace: Any, small_disk: Path) -> None:
     """The student fits; a second copy of it does not."""
     job_id = workplace.submit_job()
-    workplace.settings = workplace.settings.model_copy(update={"data_dir": small_disk})
-    assert workplace.run("big-student") == "failed"
-    assert workplace.job(job_id).reason == "storage_full"
+    assert workplace.run("big-student", data_dir=small_disk, min_free_bytes=0) == "queued"
+    job = workplace.job(job_id)
+    assert (job.attempts_used, job.transitions[-1].reason) == (1, "storage_full")
+    assert workplace.run("big-student") == "succeeded", "another disk has the room"

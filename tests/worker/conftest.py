@@ -49,7 +49,13 @@ class Workplace:
             now = server_now(session)
             return create_job(session, spec=spec, options=JobOptions(**options), queue=queue, now=now).id
 
-    def supervisor(self, behaviour: str, clock: Clock = server_now, **changes: Any) -> Supervisor:
+    def supervisor(
+        self,
+        behaviour: str,
+        clock: Clock = server_now,
+        find_lack: Callable[[], str | None] = lambda: None,
+        **changes: Any,
+    ) -> Supervisor:
         def command(spec: Path, work_dir: Path) -> list[str]:
             return [sys.executable, "-I", str(SMALL_TRAINER), behaviour, str(spec), str(work_dir)]
 
@@ -60,7 +66,8 @@ class Workplace:
             worker="test",
             command=command,
             clock=clock,
-            rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05),
+            rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05, recovery=0.02),
+            find_lack=find_lack,
         )
 
     def run(self, behaviour: str, **changes: Any) -> Outcome:

@@ -117,6 +117,9 @@ def main() -> None:
         sys.exit(1)
     if BEHAVIOUR == "crash":
         sys.exit(3)
+    if BEHAVIOUR == "unforeseen":
+        tell("failed", reason="internal_error", message="RuntimeError: unspecified launch failure", hint="")
+        sys.exit(os.EX_SOFTWARE)
     if BEHAVIOUR == "no-student":
         sys.exit(0)
     steps = read_checkpoint()

@@ -27,7 +27,7 @@ def make_supervisor() -> Supervisor:
             str(spec),
             str(work_dir),
         ],
-        rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05),
+        rhythm=Rhythm(poll=0.02, report=0.02, retry=0.05, recovery=0.02),
     )
 
 

@@ -1,18 +1,22 @@
-"""What becomes of checkpoints whose upload takes longer than the trainer keeps them."""
+"""What becomes of checkpoints whose upload takes longer than the trainer keeps them, and of a growing log."""
 
+import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from store.artifacts import list_checkpoints
+from store.artifacts import list_artifacts, list_checkpoints
 from store.database import server_now, transaction
 from store.errors import UnavailableError
 from store.jobs import claim_job
+from store.sweeper import remove_unclaimed_objects
+from store.tenants import list_tenants
 from worker import attempt_files
 from worker.attempt_files import AttemptFiles
 from worker.job_log import JobLogger
@@ -66,18 +70,31 @@ def steps_stored(workplace: Any, job_id: str) -> list[int]:
     return [checkpoint.step for checkpoint in checkpoints]
 
 
-def test_a_checkpoint_that_the_trainer_removed_meanwhile_is_stored(
-    workplace: Any, job_id: str, files: AttemptFiles, written: MakeCheckpoint, tmp_path: Path
+def test_while_one_is_sent_the_newest_is_held_and_both_are_stored_although_the_trainer_removed_them(
+    workplace: Any,
+    job_id: str,
+    files: AttemptFiles,
+    written: MakeCheckpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    events = []
-    for step in (100, 200, 300):
-        events.append(written(step))
-        files.hold_checkpoint(events[-1])
-    first, second, third = events
-    files.store_checkpoint(first)
-    files.store_checkpoint(third)  # while the first was sent, the third took the second's place
+    held, upload = tmp_path / "held" / "checkpoints", workplace.objects.upload_file
+    later: list[CheckpointEvent] = []
+
+    def upload_slowly(path: Path, key: str) -> Any:
+        while len(later) < 2:
+            later.append(written(200 + 100 * len(later)))
+            files.hold_checkpoint(later[-1])
+        assert sorted(folder.name for folder in held.iterdir()) == ["step-00000100", "step-00000300"]
+        return upload(path, key)
+
+    files.hold_checkpoint(first := written(100))
+    with monkeypatch.context() as patched:
+        patched.setattr(workplace.objects, "upload_file", upload_slowly)
+        files.store_checkpoint(first)
+    files.store_checkpoint(later[-1])  # it took the place of the one before
     assert steps_stored(workplace, job_id) == [300, 100]
-    assert list((tmp_path / "held" / second.path).parent.iterdir()) == []
+    assert list(held.iterdir()) == []
 
 
 def test_a_checkpoint_is_held_until_all_is_done_that_may_have_to_be_repeated(
@@ -98,6 +115,70 @@ def test_a_checkpoint_is_held_until_all_is_done_that_may_have_to_be_repeated(
             files.store_checkpoint(first)
     files.store_checkpoint(first)
     assert steps_stored(workplace, job_id) == [100]
+
+
+def logs_stored(workplace: Any, job_id: str) -> list[bytes]:
+    with transaction(workplace.engine) as session:
+        logs = list_artifacts(session, job_id, kinds=["log"])
+        (tenant,) = list_tenants(session)
+    contents = [workplace.objects.read_object(log.key) for log in logs]
+    assert [log.path for log in logs] == ["trainer.log"] * len(logs)
+    assert [(log.size, log.sha256) for log in logs] == [
+        (len(content), hashlib.sha256(content).hexdigest()) for content in contents
+    ]
+    assert tenant.bytes_stored == sum(map(len, contents))
+    return contents
+
+
+def test_the_log_is_stored_while_it_grows_its_end_first_and_in_the_end_whole(
+    workplace: Any,
+    job_id: str,
+    files: AttemptFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt_files, "LONGEST_LOG_END", 8)
+    log, keys = tmp_path / "trainer.log", partial(workplace.objects.list_keys, f"jobs/{job_id}/")
+    log.touch()
+    files.store_log_end()
+    assert keys() == []
+    for text, end in ((b"loading\n", b"loading\n"), (b"step 1\n", b"\nstep 1\n")):
+        with log.open("ab") as file:
+            file.write(text)
+        for _ in range(2):
+            files.store_log_end()
+        assert logs_stored(workplace, job_id) == [end]
+    assert len(keys()) == 2
+    for _ in range(2):
+        files.store_log()
+    assert logs_stored(workplace, job_id) == [b"loading\nstep 1\n"]
+    with transaction(workplace.engine) as session:
+        now = server_now(session)
+    remove_unclaimed_objects(workplace.engine, workplace.objects, now)
+    assert len(keys()) == 1
+
+
+def test_a_log_that_was_sent_and_could_not_be_recorded_is_not_sent_again(
+    workplace: Any,
+    job_id: str,
+    files: AttemptFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UnavailableError("Postgres is away")
+
+    log = tmp_path / "trainer.log"
+    log.write_bytes(b"loading\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(attempt_files, "replace_artifact", fail)
+        with pytest.raises(UnavailableError):
+            files.store_log_end()
+    log.write_bytes(b"loading\nstep 1\n")
+    files.store_log_end()
+    assert logs_stored(workplace, job_id) == [b"loading\n"]
+    files.store_log_end()
+    assert logs_stored(workplace, job_id) == [b"loading\nstep 1\n"]
 
 
 def test_where_links_cannot_be_made_a_checkpoint_is_sent_while_it_is_there(

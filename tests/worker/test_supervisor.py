@@ -20,6 +20,7 @@ from store.jobs import claim_job, request_cancel, request_pause, requeue_expired
 from store.metrics import list_metric_points
 from store.step_wishes import request_at_step
 from store.sweeper import remove_unclaimed_objects
+from worker import monitoring
 
 AtStep = Callable[[str, int], int]
 Eventually = Callable[..., Any]
@@ -103,7 +104,11 @@ def test_a_failure_of_the_trainer_is_told_to_the_user(workplace: Any) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "message"),
-    [("crash", "exit code 3"), ("no-student", "without leaving a student")],
+    [
+        ("crash", "exit code 3"),
+        ("no-student", "without leaving a student"),
+        ("unforeseen", "RuntimeError: unspecified launch failure"),
+    ],
 )
 def test_a_trainer_that_keeps_crashing_uses_the_attempts_up(
     workplace: Any, behaviour: str, message: str
@@ -115,6 +120,72 @@ def test_a_trainer_that_keeps_crashing_uses_the_attempts_up(
     assert (job.reason, job.attempts_used) == ("trainer_crashed", 2)
     assert message in (job.message or "")
     assert_history_is_whole(workplace, job_id)
+
+
+def test_a_worker_whose_folder_cannot_be_written_to_takes_no_job(workplace: Any, tmp_path: Path) -> None:
+    (tmp_path / "no-folder").touch()
+    job_id = workplace.submit_job()
+    declined = monitoring.REGISTRY.get_sample_value("condenser_worker_declined_total")
+    assert workplace.run("finish", data_dir=tmp_path / "no-folder") == "not_claimed"
+    assert workplace.job(job_id).status == "queued"
+    assert monitoring.REGISTRY.get_sample_value("condenser_worker_declined_total") == (declined or 0) + 1
+
+
+def test_a_worker_whose_machine_lacks_something_takes_no_job_until_it_has_it(
+    workplace: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = workplace.submit_job()
+    lacks = [None, "the accelerator is gone"]
+    supervisor = workplace.supervisor("finish", find_lack=lacks.pop)
+    assert supervisor.run(workplace.stop) == "not_claimed"
+    assert "no job is taken: the accelerator is gone" in caplog.text
+    assert workplace.job(job_id).status == "queued"
+    assert supervisor.run(workplace.stop) == "succeeded"
+
+
+def test_a_job_whose_own_folder_cannot_be_written_to_is_given_back(workplace: Any) -> None:
+    job_id = workplace.submit_job()
+    workplace.settings.work_dir.mkdir(parents=True)
+    (workplace.settings.work_dir / job_id).touch()
+    assert workplace.run("finish") == "queued"
+    job = workplace.job(job_id)
+    assert (job.attempts_used, job.transitions[-1].reason) == (1, "trainer_crashed")
+    (workplace.settings.work_dir / job_id).unlink()
+    assert workplace.run("finish") == "succeeded"
+
+
+def test_a_worker_pauses_longer_and_longer_while_its_attempts_crash_at_once(workplace: Any) -> None:
+    for _ in range(4):
+        workplace.submit_job()
+    pauses: list[float] = []
+    supervisor = workplace.supervisor("crash", max_attempts=1)
+    stop = threading.Event()
+    stop.wait = pauses.append  # type: ignore[method-assign,assignment]
+    assert [supervisor.run(stop) for _ in range(4)] == ["failed"] * 4
+    assert pauses == [0.02, 0.04, 0.08]
+
+
+def test_a_wish_that_cannot_be_written_down_ends_no_training_and_is_tried_again(
+    workplace: Any, at_step: AtStep, send_on: Callable[[str, int], None], eventually: Eventually
+) -> None:
+    job_id = workplace.submit_job()
+    running = workplace.begin("pauses")
+    at_step(job_id, 2)
+    eventually(lambda: workplace.job(job_id).phase == "training")
+    in_the_way = workplace.settings.work_dir / job_id / "1" / "requests"
+    in_the_way.touch()
+    with transaction(workplace.engine) as session:
+        request_at_step(session, job_id=job_id, wish="sample", now=server_now(session))
+    before = workplace.job(job_id).lease_expires_at
+    eventually(lambda: workplace.job(job_id).lease_expires_at > before)
+    assert workplace.job(job_id).sample_requested
+    in_the_way.unlink()
+    eventually(lambda: not workplace.job(job_id).sample_requested)
+    send_on(job_id, 3)
+    send_on(job_id, 5)
+    assert running.result() == "succeeded"
+    drawn = [event.data["prompts"] for event in workplace.events(job_id) if event.type == "sample"]
+    assert drawn == [["a cat"], ["a dog"]]
 
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint(workplace: Any, at_step: AtStep) -> None:

@@ -28,6 +28,11 @@ def test_the_command_names_every_folder_of_teachers(tmp_path: Path) -> None:
     teachers = [command[i + 1] for i, word in enumerate(command) if word == "--teachers"]
     assert teachers[:2] == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert command[command.index("--cache") + 1] == str(tmp_path / "cache")
+    assert command[command.index("--device") + 1] == "auto"
+    on_accelerator = list(
+        core_command(settings, needs_accelerator=True)(tmp_path / "spec.json", tmp_path / "work")
+    )
+    assert on_accelerator[on_accelerator.index("--device") + 1] == "cuda"
 
 
 def test_a_job_has_as_many_processes_as_the_worker_accelerators_and_its_batch_samples(tmp_path: Path) -> None:
