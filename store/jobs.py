@@ -146,13 +146,15 @@ def create_job(
         bound = reserve(session, idempotency, job_id=job_id, now=now)
         if bound != job_id:
             return get_job(session, bound)
+    document = spec.model_dump(mode="json")
     job = Job(
         id=job_id,
         tenant_id=tenant_of(session),
         status="queued",
         queue=queue,
         teacher=spec.teacher,
-        spec=spec.model_dump(mode="json"),
+        spec=document,
+        kept_student=document["student"],
         priority=options.priority,
         max_runtime_s=options.max_runtime_s,
         not_before=options.not_before,
@@ -251,7 +253,7 @@ def release_after_out_of_memory(
     Status
         As of `release_after_crash`.
     """
-    job = lock_under_lease(session, job_id, lease_token)
+    job = lock_under_lease(session, job_id, lease_token, with_spec=True)
     smaller = smaller_micro_batch(job.spec) if job.micro_batch_size is None else None
     if smaller is None:
         return _give_back(session, job, ending, now=now, used=1, max_attempts=max_attempts)

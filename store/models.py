@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Phase = Literal["captions", "latents", "training", "few_step", "evaluation", "export"]
@@ -198,6 +198,8 @@ class Job(OfTenant, Base):
     ``micro_batch_size`` takes the specification's place once the memory was found too small for it.
     ``save_requested`` and ``sample_requested`` stand until the worker has handed the wish to the trainer.
     ``memory_bytes`` is what the training was counted to take when its queue was chosen by that.
+    ``student`` is the specification's, without reading that: it may hold megabytes of captions. It is kept in
+    ``kept_student``, which rows of the release before lack.
     """
 
     __tablename__ = "jobs"
@@ -238,7 +240,9 @@ class Job(OfTenant, Base):
     eta_seconds: Mapped[float | None]
     queue: Mapped[str]
     teacher: Mapped[str]
-    spec: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]] = mapped_column(JSONB(none_as_null=True))
+    kept_student: Mapped[Any | None] = mapped_column("student", JSONB(none_as_null=True))
+    student: Mapped[Any] = column_property(func.coalesce(kept_student, spec["student"]))
     result: Mapped[dict[str, Any] | None]
     attempt: Mapped[int] = mapped_column(default=0)
     attempts_used: Mapped[int] = mapped_column(default=0)

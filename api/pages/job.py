@@ -170,9 +170,9 @@ def _render(
         "notice": notice,
         "viewer": viewer,
         "grid_layout": json.dumps(GRID_LAYOUT),
-        "spec_json": json.dumps(job.spec, indent=2, ensure_ascii=False),
-        "curl": snippets.curl(address, job.spec),
-        "python": snippets.python(address, job.spec),
+        "spec_json": json.dumps(snippets.abridged(job.spec), indent=2, ensure_ascii=False),
+        "curl": snippets.curl(address, job.id, job.spec),
+        "python": snippets.python(address, job.id, job.spec),
     }
     return render("job.html", context | calls, status=status)
 

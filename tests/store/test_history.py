@@ -1,5 +1,6 @@
 """What a lease holder records: events, progress, curves, files."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from store.metrics import list_metric_names, list_metric_points
 from store.models import PHASES, ArtifactKind
 from store.progress import PHASE_SHARES, overall_progress
 from store.unclaimed import take_due
+from tests.store.conftest import WHOLE_SPECIFICATION
 
 MakeClaim = Callable[[], Claim]
 
@@ -64,6 +66,19 @@ def test_a_beat_takes_a_report_along_once(engine: Engine, running: MakeClaim, no
         assert told[-2:] == ["progress", "metrics"]
         assert told.count("progress") == 1
         assert (job.phase, job.last_sequence) == ("training", len(told))
+
+
+def test_a_beat_leaves_the_specification_where_it_is(
+    engine: Engine, running: MakeClaim, now: datetime, statements: list[str]
+) -> None:
+    """Every worker beats again and again, and a specification may hold megabytes of captions."""
+    claim = running()
+    statements.clear()
+    with transaction(engine) as session:
+        report = Report([progress("training", 50, 100), metrics(50, loss=0.5)], position=9)
+        heartbeat(session, **lease(claim, now), lease_seconds=60, report=report)
+    assert any("RETURNING jobs.id" in statement for statement in statements)
+    assert not [statement for statement in statements if re.search(WHOLE_SPECIFICATION, statement)]
 
 
 def test_the_phases_make_up_the_whole_job() -> None:
