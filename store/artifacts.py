@@ -59,16 +59,14 @@ def get_student_archive(session: Session, job_id: str) -> Artifact:
     return archive
 
 
-def find_student_file(session: Session, job_id: str, *, attempt: int, path: str) -> Artifact | None:
-    """Find a file of the student that an attempt left, by its path; None when there is none."""
-    return session.scalars(
-        select(Artifact).where(
-            Artifact.job_id == job_id,
-            Artifact.attempt == attempt,
-            Artifact.path == path,
-            Artifact.kind == "student_file",
-        )
-    ).one_or_none()
+def find_artifact(
+    session: Session, job_id: str, *, attempt: int, path: str, kind: ArtifactKind | None = None
+) -> Artifact | None:
+    """Find a file that an attempt left, by its path; None when there is none, or it is of another kind."""
+    query = select(Artifact).where(
+        Artifact.job_id == job_id, Artifact.attempt == attempt, Artifact.path == path
+    )
+    return session.scalars(query if kind is None else query.where(Artifact.kind == kind)).one_or_none()
 
 
 @dataclass(frozen=True)

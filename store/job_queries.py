@@ -31,6 +31,14 @@ def get_job(session: Session, job_id: str, *, for_update: bool = False) -> Job:
     return job
 
 
+def find_job(session: Session, job_id: str) -> str:
+    """Give the id of a job as the tables have it, without reading the job; `NotFoundError` without one."""
+    found = session.scalar(select(Job.id).where(Job.id == parse_job_id(job_id)))
+    if found is None:
+        raise NotFoundError("There is no such job.")
+    return found
+
+
 def list_jobs(
     session: Session,
     *,

@@ -73,6 +73,8 @@ WEBHOOK_DISABLED_REASONS: tuple[WebhookDisabledReason, ...] = get_args(WebhookDi
 DELIVERY_STATUSES: tuple[DeliveryStatus, ...] = get_args(DeliveryStatus)
 GENERATION_STATUSES: tuple[GenerationStatus, ...] = get_args(GenerationStatus)
 GENERATION_REASONS: tuple[GenerationReason, ...] = get_args(GenerationReason)
+QUIET_EVENTS = ("metrics", "progress")
+"""Types of events that come all the time; all others are in an index of their own."""
 WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -288,9 +290,20 @@ class JobTransition(OfJob, Base):
 
 
 class JobEvent(OfJob, Base):
-    """Something that happened to a job; sequences start at 1 and have no gap."""
+    """Something that happened to a job; sequences start at 1 and have no gap.
+
+    `store.events.IS_TOLD` is the condition of the index.
+    """
 
     __tablename__ = "job_events"
+    __table_args__ = (
+        Index(
+            "ix_job_events_told",
+            "job_id",
+            "sequence",
+            postgresql_where=text("type NOT IN ('metrics', 'progress')"),
+        ),
+    )
 
     sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
     attempt: Mapped[int]

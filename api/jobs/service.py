@@ -207,7 +207,7 @@ def read_events(services: TenantServices, job_id: str, *, after: int, limit: int
     with services.transaction() as session:
         page = events.list_events(session, job_id, after=after, limit=limit)
         if not page.items:
-            job_queries.get_job(session, job_id)
+            job_queries.find_job(session, job_id)
     return EventBatch(
         events=[schemas.JobEvent.model_validate(event) for event in page.items],
         has_more=page.has_more,
@@ -220,7 +220,7 @@ def read_metrics(
 ) -> list[schemas.MetricSeries]:
     """Read a job's curves, each up to a number of points."""
     with services.transaction() as session:
-        job_id = job_queries.get_job(session, job_id).id
+        job_id = job_queries.find_job(session, job_id)
         series = []
         for name in metrics.list_metric_names(session, job_id):
             if names is not None and name not in names:
@@ -245,7 +245,7 @@ def list_files(
 ) -> list[schemas.StoredFile]:
     """List a job's files of some kinds, each with a link."""
     with services.transaction() as session:
-        job_id = job_queries.get_job(session, job_id).id
+        job_id = job_queries.find_job(session, job_id)
         rows = artifacts.list_artifacts(session, job_id, kinds=kinds)
     return [_stored_file(services, row) for row in rows]
 
@@ -253,7 +253,7 @@ def list_files(
 def list_checkpoints(services: TenantServices, job_id: str) -> list[schemas.Checkpoint]:
     """List a job's complete checkpoints, the one to resume from first."""
     with services.transaction() as session:
-        job_id = job_queries.get_job(session, job_id).id
+        job_id = job_queries.find_job(session, job_id)
         checkpoints = artifacts.list_checkpoints(session, job_id)
     return [
         schemas.Checkpoint(
@@ -276,7 +276,9 @@ def link_to_weights(services: TenantServices, job_id: str, form: WeightsForm) ->
             file: Artifact | None = archive
         else:
             path = WEIGHTS_PATHS[form]
-            file = artifacts.find_student_file(session, job.id, attempt=archive.attempt, path=path)
+            file = artifacts.find_artifact(
+                session, job.id, attempt=archive.attempt, path=path, kind="student_file"
+            )
     if file is None:
         raise _left_out(job.spec, form)
     name = f"{job.id}-student{WEIGHTS_SUFFIXES[form]}"
