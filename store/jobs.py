@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, extract, func, select, true, update
+from sqlalchemy import ColumnElement, and_, case, extract, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -47,7 +47,7 @@ from store.events import (
     note_event,
     record_move,
 )
-from store.idempotency import IdempotencyKey, reserve
+from store.idempotency import IdempotencyKey, forget_job, reserve
 from store.ids import new_job_id, parse_job_id
 from store.job_options import JobOptions
 from store.job_queries import get_job, is_due
@@ -434,7 +434,7 @@ def retry_job(
 
 
 def delete_job(session: Session, *, job_id: str, now: datetime) -> None:
-    """Delete a job with its history; the reconciler removes its objects soon after.
+    """Delete a job with its history: nobody sees it any more, and the sweeper removes what is left of it.
 
     Deleting it again changes nothing. `JobRunningError` while a worker is at work on it.
     """
@@ -444,7 +444,12 @@ def delete_job(session: Session, *, job_id: str, now: datetime) -> None:
     tenant_id = session.scalar(select(Job.tenant_id).where(this).with_for_update())
     if tenant_id is not None:
         stored = bytes_of_job(session, job_id)
-        session.execute(delete(Job).where(this).execution_options(synchronize_session=False))
+        # It ends, so that nobody counts it or takes it, and the release before cannot either. Nobody is told.
+        ended = case((Job.status.in_(TERMINAL_STATUSES), Job.status), else_="cancelled")
+        values = {"deleted_at": now, "status": ended, "finished_at": func.coalesce(Job.finished_at, now)}
+        gone = update(Job).where(this).values(values)
+        session.execute(gone.execution_options(synchronize_session=False))
+        forget_job(session, job_id)
         session.execute(insert(DeletedJob).values(job_id=job_id, tenant_id=tenant_id, deleted_at=now))
         count_bytes(session, tenant_id, -stored)
     elif session.scalar(select(DeletedJob.job_id).where(DeletedJob.job_id == job_id)) is None:

@@ -202,6 +202,7 @@ class Job(OfTenant, Base):
     ``memory_bytes`` is what the training was counted to take when its queue was chosen by that.
     ``student`` is the specification's, without reading that: it may hold megabytes of captions. It is kept in
     ``kept_student``, which rows of the release before lack.
+    ``deleted_at`` is set while the rows of a deleted job are being removed; no session sees it from then on.
     """
 
     __tablename__ = "jobs"
@@ -270,6 +271,7 @@ class Job(OfTenant, Base):
     updated_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
 
     transitions: Mapped[list["JobTransition"]] = relationship(
         order_by="JobTransition.sequence", lazy="raise", passive_deletes=True
@@ -344,7 +346,7 @@ class Artifact(OfJob, Base):
 
 
 class DeletedJob(OfTenant, Base):
-    """A deleted job whose objects are still to be removed; ``swept_at`` is when they first were."""
+    """A deleted job whose rows and objects are still to be removed; ``swept_at`` is when they first were."""
 
     __tablename__ = "deleted_jobs"
 
