@@ -4,7 +4,7 @@ Each opens one short transaction, and none makes another network call inside it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -29,6 +29,7 @@ from store.quotas import Quotas
 from store.step_wishes import StepWish
 
 FARTHEST_START = timedelta(days=366)
+POINTS_AT_ONCE = 10_000
 
 WeightsForm = Literal["archive", "unet", "single-file"]
 WEIGHTS_PATHS: Mapping[WeightsForm, str] = {
@@ -238,6 +239,36 @@ def read_metrics(
                 )
             )
     return series
+
+
+def write_metrics(
+    services: TenantServices, job_id: str, *, names: Sequence[str] | None, after_step: int, limit: int | None
+) -> Iterator[str]:
+    """Write a job's curves as a table, whole or each up to a number of points.
+
+    Returns
+    -------
+    iterator of str
+        Parts of the table, each read in a transaction of its own. It breaks off with an error when the job is
+        deleted meanwhile, so that nobody takes what there is for the whole.
+    """
+    with services.transaction() as session:
+        found = metrics.list_metric_names(session, job_queries.find_job(session, job_id))
+    wanted = [name for name in found if names is None or name in names]
+    at_once = limit or POINTS_AT_ONCE
+
+    def parts() -> Iterator[str]:
+        yield "name,step,value\n"
+        for name in wanted:
+            step, has_more = after_step, True
+            while has_more:
+                has_more = False  # nor is there any where the curve has gone with a retry from scratch
+                for curve in read_metrics(services, job_id, names=[name], after_step=step, limit=at_once):
+                    yield "".join(f"{name},{point.step},{point.value!r}\n" for point in curve.points)
+                    step = curve.points[-1].step if curve.points else step
+                    has_more = curve.has_more and limit is None
+
+    return parts()
 
 
 def list_files(
