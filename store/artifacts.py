@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store.errors import NotFoundError
-from store.models import Artifact, ArtifactKind
+from store.models import Artifact, ArtifactKind, Job
 
 JOBS_PREFIX = "jobs/"
 STUDENT_UNET_FOLDER = "student/unet/"
@@ -37,10 +37,29 @@ def attempt_prefix(job_id: str, attempt: int) -> str:
 
 
 def list_artifacts(
-    session: Session, job_id: str, *, kinds: Sequence[ArtifactKind] | None = None
+    session: Session,
+    job_id: str,
+    *,
+    kinds: Sequence[ArtifactKind] | None = None,
+    since_scratch: bool = False,
 ) -> list[Artifact]:
-    """List a job's files by attempt, step and path."""
+    """List a job's files by attempt, step and path.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job.
+    kinds
+        Only files of these kinds; of all by default.
+    since_scratch
+        Only files of the attempts after its last retry from scratch.
+    """
     query = select(Artifact).where(Artifact.job_id == job_id)
+    if since_scratch:
+        scratch_attempt = select(Job.scratch_attempt).where(Job.id == job_id).scalar_subquery()
+        query = query.where(Artifact.attempt > scratch_attempt)
     if kinds is not None:
         query = query.where(Artifact.kind.in_(kinds))
     return list(session.scalars(query.order_by(Artifact.attempt, Artifact.step.nulls_last(), Artifact.path)))

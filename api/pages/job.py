@@ -198,7 +198,7 @@ def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
         "student_size": student_size(teacher, job.spec["student"]),
         "timeline": Timeline.of(spans, datetime.now(UTC)),
         "log": log,
-        "samples": _samples(row.id, files, sampled),
+        "samples": _samples(row.id, [file for file in files if file.attempt > row.scratch_attempt], sampled),
         "checkpoints": checkpoints,
         "files": [file for file in files if file.kind != "checkpoint_file"],
         "archive": next((file for file in reversed(files) if file.kind == "student_archive"), None),
@@ -225,7 +225,8 @@ def _samples(job_id: str, files: Sequence[Artifact], events: Sequence[JobEvent])
 
 def newest_grid(session: Session, job_id: str) -> Sample | None:
     """Find the newest grid of a job's pictures."""
-    files = artifacts.list_artifacts(session, job_id, kinds=["sample", "student_file"])
+    kinds: Sequence[ArtifactKind] = ["sample", "student_file"]
+    files = artifacts.list_artifacts(session, job_id, kinds=kinds, since_scratch=True)
     samples = _samples(job_id, files, list_latest_events(session, job_id, limit=1_000, types=["sample"]))
     return samples[-1] if samples else None
 
