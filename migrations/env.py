@@ -14,7 +14,11 @@ from store.settings import normalise_database_url, read_setting
 
 
 def migrate(connection: Connection) -> None:
-    """Run the migrations that the command asks for, all in one transaction."""
+    """Run the migrations that the command asks for, in one transaction.
+
+    A migration that cannot be part of one, as it builds an index beside the running service, commits those
+    before it.
+    """
     connection.execute(text("SET lock_timeout = '5s'"))
     connection.execute(text("SET statement_timeout = '10min'"))
     connection.commit()

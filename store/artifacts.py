@@ -37,10 +37,29 @@ def attempt_prefix(job_id: str, attempt: int) -> str:
 
 
 def list_artifacts(
-    session: Session, job_id: str, *, kinds: Sequence[ArtifactKind] | None = None
+    session: Session,
+    job_id: str,
+    *,
+    kinds: Sequence[ArtifactKind] | None = None,
+    since_scratch: bool = False,
 ) -> list[Artifact]:
-    """List a job's files by attempt, step and path."""
+    """List a job's files by attempt, step and path.
+
+    Parameters
+    ----------
+    session
+        An open transaction.
+    job_id
+        The job.
+    kinds
+        Only files of these kinds; of all by default.
+    since_scratch
+        Only files of the attempts after its last retry from scratch.
+    """
     query = select(Artifact).where(Artifact.job_id == job_id)
+    if since_scratch:
+        scratch_attempt = select(Job.scratch_attempt).where(Job.id == job_id).scalar_subquery()
+        query = query.where(Artifact.attempt > scratch_attempt)
     if kinds is not None:
         query = query.where(Artifact.kind.in_(kinds))
     return list(session.scalars(query.order_by(Artifact.attempt, Artifact.step.nulls_last(), Artifact.path)))
@@ -69,16 +88,14 @@ def get_student_archive(session: Session, job_id: str) -> Artifact:
     return archive
 
 
-def find_student_file(session: Session, job_id: str, *, attempt: int, path: str) -> Artifact | None:
-    """Find a file of the student that an attempt left, by its path; None when there is none."""
-    return session.scalars(
-        select(Artifact).where(
-            Artifact.job_id == job_id,
-            Artifact.attempt == attempt,
-            Artifact.path == path,
-            Artifact.kind == "student_file",
-        )
-    ).one_or_none()
+def find_artifact(
+    session: Session, job_id: str, *, attempt: int, path: str, kind: ArtifactKind | None = None
+) -> Artifact | None:
+    """Find a file that an attempt left, by its path; None when there is none, or it is of another kind."""
+    query = select(Artifact).where(
+        Artifact.job_id == job_id, Artifact.attempt == attempt, Artifact.path == path
+    )
+    return session.scalars(query if kind is None else query.where(Artifact.kind == kind)).one_or_none()
 
 
 @dataclass(frozen=True)

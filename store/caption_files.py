@@ -18,6 +18,7 @@ from store.errors import (
     NotFoundError,
     UploadExpiredError,
 )
+from store.events import IS_TOLD
 from store.ids import new_id, parse_cursor, parse_id
 from store.models import TERMINAL_STATUSES, CaptionFile, Job, JobEvent
 from store.objects import StoredObject
@@ -163,7 +164,7 @@ def captions_read(session: Session, file_ids: Sequence[str]) -> dict[str, int]:
     found = (
         select(file_id, JobEvent.data["count"].as_integer())
         .join(JobEvent, JobEvent.job_id == Job.id)
-        .where(file_id.in_(file_ids), JobEvent.type == "captions")
+        .where(file_id.in_(file_ids), IS_TOLD, JobEvent.type == "captions")
         .order_by(Job.id, JobEvent.sequence)
     )
     return {row[0]: row[1] for row in session.execute(found)} if file_ids else {}

@@ -9,7 +9,7 @@ gets the first one's answer.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -170,6 +170,12 @@ def _check_fingerprint(record: IdempotencyRecord, idempotency: IdempotencyKey) -
         raise IdempotencyConflictError(
             "This idempotency key was used before with another request.", field="Idempotency-Key"
         )
+
+
+def forget_job(session: Session, job_id: str) -> None:
+    """Leave a job that is deleted out of the records, which outlive it."""
+    records = update(IdempotencyRecord).where(IdempotencyRecord.job_id == job_id).values(job_id=None)
+    session.execute(records.execution_options(synchronize_session=False))
 
 
 def forget_expired(session: Session, *, now: datetime) -> int:

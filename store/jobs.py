@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, extract, func, select, true, update
+from sqlalchemy import ColumnElement, and_, case, extract, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -47,7 +47,7 @@ from store.events import (
     note_event,
     record_move,
 )
-from store.idempotency import IdempotencyKey, reserve
+from store.idempotency import IdempotencyKey, forget_job, reserve
 from store.ids import new_job_id, parse_job_id
 from store.job_options import JobOptions
 from store.job_queries import get_job, is_due
@@ -146,13 +146,15 @@ def create_job(
         bound = reserve(session, idempotency, job_id=job_id, now=now)
         if bound != job_id:
             return get_job(session, bound)
+    document = spec.model_dump(mode="json")
     job = Job(
         id=job_id,
         tenant_id=tenant_of(session),
         status="queued",
         queue=queue,
         teacher=spec.teacher,
-        spec=spec.model_dump(mode="json"),
+        spec=document,
+        kept_student=document["student"],
         priority=options.priority,
         max_runtime_s=options.max_runtime_s,
         not_before=options.not_before,
@@ -258,7 +260,7 @@ def release_after_out_of_memory(
     Status
         As of `release_after_crash`.
     """
-    job = lock_under_lease(session, job_id, lease_token)
+    job = lock_under_lease(session, job_id, lease_token, with_spec=True)
     smaller = smaller_micro_batch(job.spec) if job.micro_batch_size is None else None
     if smaller is None:
         return _give_back(session, job, ending, now=now, used=1, max_attempts=max_attempts)
@@ -440,7 +442,7 @@ def retry_job(
 
 
 def delete_job(session: Session, *, job_id: str, now: datetime) -> None:
-    """Delete a job with its history; the reconciler removes its objects soon after.
+    """Delete a job with its history: nobody sees it any more, and the sweeper removes what is left of it.
 
     Deleting it again changes nothing. `JobRunningError` while a worker is at work on it.
     """
@@ -450,7 +452,12 @@ def delete_job(session: Session, *, job_id: str, now: datetime) -> None:
     tenant_id = session.scalar(select(Job.tenant_id).where(this).with_for_update())
     if tenant_id is not None:
         stored = bytes_of_job(session, job_id)
-        session.execute(delete(Job).where(this).execution_options(synchronize_session=False))
+        # It ends, so that nobody counts it or takes it, and the release before cannot either. Nobody is told.
+        ended = case((Job.status.in_(TERMINAL_STATUSES), Job.status), else_="cancelled")
+        values = {"deleted_at": now, "status": ended, "finished_at": func.coalesce(Job.finished_at, now)}
+        gone = update(Job).where(this).values(values)
+        session.execute(gone.execution_options(synchronize_session=False))
+        forget_job(session, job_id)
         session.execute(insert(DeletedJob).values(job_id=job_id, tenant_id=tenant_id, deleted_at=now))
         count_bytes(session, tenant_id, -stored)
     elif session.scalar(select(DeletedJob.job_id).where(DeletedJob.job_id == job_id)) is None:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from store.errors import LeaseLostError
 from store.events import NewEvent, insert_events
+from store.job_queries import WITHOUT_SPEC
 from store.models import PHASES, Artifact, ArtifactKind, Job, MetricPoint
 from store.progress import overall_progress
 from store.step_wishes import STEP_WISHES, StepWish
@@ -72,14 +73,18 @@ class NewArtifact(TypedDict):
     sha256: str
 
 
-def lock_under_lease(session: Session, job_id: str, lease_token: int) -> Job:
-    """Lock the row of a job that the caller holds the lease of, until the transaction ends."""
-    job = session.scalars(
+def lock_under_lease(session: Session, job_id: str, lease_token: int, *, with_spec: bool = False) -> Job:
+    """Lock the row of a job that the caller holds the lease of, until the transaction ends.
+
+    Its specification is read only if asked for: workers write often, and it may be large.
+    """
+    query = (
         select(Job)
         .where(Job.id == job_id, Job.status == "running", Job.lease_token == lease_token)
         .with_for_update()
         .execution_options(populate_existing=True)
-    ).one_or_none()
+    )
+    job = session.scalars(query if with_spec else query.options(WITHOUT_SPEC)).one_or_none()
     if job is None:
         raise LeaseLostError("The job is no longer this worker's.")
     return job
@@ -177,7 +182,7 @@ def _update_with_report(
     if job.events_position >= report.position:
         return _update(session, job_id, lease_token, changes, now=now)
     events, attempt = report.events, job.attempt
-    moved = _progress_changes(events, job)
+    moved = _progress_changes(session, events, job)
     moved |= {"events_position": report.position, "last_sequence": Job.last_sequence + len(events)}
     job = _update(session, job_id, lease_token, {**changes, **moved}, now=now)
     insert_events(session, job, [_with_overall_progress(event, job.progress) for event in events], now=now)
@@ -322,6 +327,7 @@ def _update(
         .where(Job.id == job_id, Job.status == "running", Job.lease_token == lease_token)
         .values({**changes, "updated_at": func.greatest(Job.updated_at, now)})
         .returning(Job)
+        .options(WITHOUT_SPEC)
         .execution_options(synchronize_session=False, populate_existing=True)
     ).one_or_none()
     if job is None:
@@ -329,18 +335,22 @@ def _update(
     return job
 
 
-def _progress_changes(events: Sequence[NewEvent], job: Job) -> dict[str, Any]:
+def _progress_changes(session: Session, events: Sequence[NewEvent], job: Job) -> dict[str, Any]:
     """Columns that the last phase and progress events of a batch set."""
+    told = [
+        event for event in events if event.type in {"phase", "progress"} and event.data.get("phase") in PHASES
+    ]
+    if not told:
+        return {}
     changes: dict[str, Any] = {}
-    progress, few_step = job.progress, job.spec.get("few_step") is not None
-    for event in events:
-        phase = event.data.get("phase")
-        if event.type not in {"phase", "progress"} or phase not in PHASES:
-            continue
+    has_transfer = select(Job.spec["few_step"].astext.is_not(None)).where(Job.id == job.id)
+    progress, few_step = job.progress, session.scalars(has_transfer).one()
+    for event in told:
+        phase = event.data["phase"]
         done, total = event.data.get("done", 0), event.data.get("total", 0)
         progress = max(progress, overall_progress(phase, done, total, few_step=few_step))
         changes |= {"phase": phase, "eta_seconds": event.data.get("eta_seconds")}
-    return changes | {"progress": func.greatest(Job.progress, progress)} if changes else changes
+    return changes | {"progress": func.greatest(Job.progress, progress)}
 
 
 def _with_overall_progress(event: NewEvent, progress: float) -> NewEvent:

@@ -1,25 +1,28 @@
 """Training curves, as rows of numbers.
 
 A resumed attempt repeats the steps after its checkpoint; a reader sees each step once, from the
-latest attempt that reached it.
+latest attempt that reached it. A job that was tried again from scratch leaves the curves of before behind.
 """
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from store.models import MetricPoint
+from store.models import Job, MetricPoint
 
 
 def list_metric_names(session: Session, job_id: str) -> list[str]:
-    """Names of the series that a job has, sorted."""
-    return list(
-        session.scalars(
-            select(MetricPoint.name).where(MetricPoint.job_id == job_id).distinct().order_by(MetricPoint.name)
-        )
-    )
+    """Names of the series that a job has, sorted.
+
+    Looks each up as the next after the one before: there are a few names, and up to a million points.
+    """
+    first = select(MetricPoint.name).where(_counts_for(job_id)).order_by(MetricPoint.name).limit(1)
+    names = first.cte("names", recursive=True)
+    following = first.where(MetricPoint.name > names.c.name).scalar_subquery()
+    names = names.union_all(select(following).where(names.c.name.is_not(None)))
+    return list(session.scalars(select(names.c.name).where(names.c.name.is_not(None))))
 
 
 def list_metric_points(
@@ -45,7 +48,7 @@ def list_metric_points(
     limit
         Most points to return, over all series together.
     """
-    query = select(MetricPoint).where(MetricPoint.job_id == job_id, MetricPoint.step > after_step)
+    query = select(MetricPoint).where(_counts_for(job_id), MetricPoint.step > after_step)
     if names is not None:
         query = query.where(MetricPoint.name.in_(names))
     query = (
@@ -54,3 +57,9 @@ def list_metric_points(
         .limit(limit)
     )
     return list(session.scalars(query))
+
+
+def _counts_for(job_id: str) -> ColumnElement[bool]:
+    """Condition on a point that it is of a job, and not of an attempt that was left aside."""
+    scratch_attempt = select(Job.scratch_attempt).where(Job.id == job_id).scalar_subquery()
+    return and_(MetricPoint.job_id == job_id, MetricPoint.attempt > scratch_attempt)

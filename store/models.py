@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Phase = Literal["captions", "latents", "training", "few_step", "evaluation", "export"]
@@ -73,6 +73,8 @@ WEBHOOK_DISABLED_REASONS: tuple[WebhookDisabledReason, ...] = get_args(WebhookDi
 DELIVERY_STATUSES: tuple[DeliveryStatus, ...] = get_args(DeliveryStatus)
 GENERATION_STATUSES: tuple[GenerationStatus, ...] = get_args(GenerationStatus)
 GENERATION_REASONS: tuple[GenerationReason, ...] = get_args(GenerationReason)
+QUIET_EVENTS = ("metrics", "progress")
+"""Types of events that come all the time; all others are in an index of their own."""
 WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
 TERMINAL_STATUSES: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -198,6 +200,9 @@ class Job(OfTenant, Base):
     ``micro_batch_size`` takes the specification's place once the memory was found too small for it.
     ``save_requested`` and ``sample_requested`` stand until the worker has handed the wish to the trainer.
     ``memory_bytes`` is what the training was counted to take when its queue was chosen by that.
+    ``student`` is the specification's, without reading that: it may hold megabytes of captions. It is kept in
+    ``kept_student``, which rows of the release before lack.
+    ``deleted_at`` is set while the rows of a deleted job are being removed; no session sees it from then on.
     """
 
     __tablename__ = "jobs"
@@ -238,7 +243,9 @@ class Job(OfTenant, Base):
     eta_seconds: Mapped[float | None]
     queue: Mapped[str]
     teacher: Mapped[str]
-    spec: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]] = mapped_column(JSONB(none_as_null=True))
+    kept_student: Mapped[Any | None] = mapped_column("student", JSONB(none_as_null=True))
+    student: Mapped[Any] = column_property(func.coalesce(kept_student, spec["student"]))
     result: Mapped[dict[str, Any] | None]
     attempt: Mapped[int] = mapped_column(default=0)
     attempts_used: Mapped[int] = mapped_column(default=0)
@@ -264,6 +271,7 @@ class Job(OfTenant, Base):
     updated_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
 
     transitions: Mapped[list["JobTransition"]] = relationship(
         order_by="JobTransition.sequence", lazy="raise", passive_deletes=True
@@ -284,9 +292,20 @@ class JobTransition(OfJob, Base):
 
 
 class JobEvent(OfJob, Base):
-    """Something that happened to a job; sequences start at 1 and have no gap."""
+    """Something that happened to a job; sequences start at 1 and have no gap.
+
+    `store.events.IS_TOLD` is the condition of the index.
+    """
 
     __tablename__ = "job_events"
+    __table_args__ = (
+        Index(
+            "ix_job_events_told",
+            "job_id",
+            "sequence",
+            postgresql_where=text("type NOT IN ('metrics', 'progress')"),
+        ),
+    )
 
     sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
     attempt: Mapped[int]
@@ -327,7 +346,7 @@ class Artifact(OfJob, Base):
 
 
 class DeletedJob(OfTenant, Base):
-    """A deleted job whose objects are still to be removed; ``swept_at`` is when they first were."""
+    """A deleted job whose rows and objects are still to be removed; ``swept_at`` is when they first were."""
 
     __tablename__ = "deleted_jobs"
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from store.job_queries import is_due
 from store.models import STATUSES, TERMINAL_STATUSES, Job, Status
+from store.tenancy import COUNTS_DELETED
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def read_snapshot(session: Session, *, now: datetime, lease_seconds: float) -> S
         select(Job.status, func.count().label("jobs"))
         .where(Job.status.in_(TERMINAL_STATUSES))
         .group_by(Job.status)
+        .execution_options(**{COUNTS_DELETED: True})
     )
     silence = extract("epoch", now - Job.lease_expires_at) + lease_seconds
     beats = session.execute(

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store.events import STATUS_EVENT
+from store.events import IS_TOLD, STATUS_EVENT
 from store.models import JobEvent, Phase
 
 PHASE_EVENT = "phase"
@@ -34,7 +34,7 @@ def list_phases(session: Session, job_id: str) -> list[PhaseSpan]:
     """
     events = session.scalars(
         select(JobEvent)
-        .where(JobEvent.job_id == job_id, JobEvent.type.in_((PHASE_EVENT, STATUS_EVENT)))
+        .where(JobEvent.job_id == job_id, IS_TOLD, JobEvent.type.in_((PHASE_EVENT, STATUS_EVENT)))
         .order_by(JobEvent.sequence)
     )
     spans: list[PhaseSpan] = []

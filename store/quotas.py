@@ -21,7 +21,7 @@ from core.spec import (
 from store.errors import QuotaExceededError
 from store.models import Job, Tenant
 from store.settings import Settings
-from store.tenancy import tenant_of
+from store.tenancy import COUNTS_DELETED, tenant_of
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def _check_room(tenant: Tenant, quotas: Quotas, *, wanted: int) -> None:
 
 def _check_queue(session: Session, job: Job, tenant: Tenant, limit: int) -> None:
     others = _count(Job.tenant_id == tenant.id, Job.status == "queued", Job.id != job.id)
-    queued = session.scalar(others) or 0
+    # No deleted job is queued.
+    queued = session.scalar(others.execution_options(**{COUNTS_DELETED: True})) or 0
     if queued >= limit:
         raise QuotaExceededError(
             f"{queued} jobs of tenant {tenant.name} are queued, and {limit} may be. "

@@ -1,8 +1,8 @@
-"""Clears the object store: what deleted jobs and caption files left, and uploads that were broken off.
+"""Clears up what deleted jobs and caption files left, and uploads that were broken off.
 
-Only what this very database names is removed. A key that it does not know is left alone: the bucket may be
-shared, or the database restored from an older backup. Several processes may clear the same: removing what is
-gone changes nothing.
+Of the object store only what this very database names is removed. A key that it does not know is left alone:
+the bucket may be shared, or the database restored from an older backup. Several processes may clear the same:
+removing what is gone changes nothing.
 
 Objects that the store refuses to remove, because they are locked or the key may not, are tried again for
 ever and hold nothing else up: what is due is taken in no order, and each kind of work by itself.
@@ -17,6 +17,7 @@ from sqlalchemy import delete, func, select, update
 
 from store.artifacts import JOBS_PREFIX, job_prefix
 from store.database import Engine, server_now, transaction
+from store.deletion import remove_rows
 from store.models import DeletedJob
 from store.objects import ObjectStore
 from store.passes import make_passes, try_to
@@ -58,7 +59,7 @@ def run_sweeper(engine: Engine, objects: ObjectStore, settings: Settings, stop: 
 
 
 def remove_deleted_jobs(engine: Engine, objects: ObjectStore, now: datetime) -> list[str]:
-    """Remove the objects of deleted jobs: soon, and once more when no late upload can follow any more.
+    """Remove the rows of deleted jobs, and their objects: soon, and again when no late upload can follow.
 
     Returns
     -------
@@ -74,6 +75,7 @@ def remove_deleted_jobs(engine: Engine, objects: ObjectStore, now: datetime) -> 
             .limit(_JOBS_A_PASS)
         ).all()
     for job in due:
+        remove_rows(engine, job.job_id)
         objects.delete_prefix(job_prefix(job.job_id))
         this = DeletedJob.job_id == job.job_id
         with transaction(engine) as session:

@@ -5,6 +5,8 @@ SELECT, UPDATE and DELETE of such a session gets the tenant into its WHERE claus
 so that none can forget it: rows with a tenant by their own column, rows that belong to a job by the job's.
 Workers act under a lease and the reconciler for everybody; their sessions have no tenant and see all.
 
+No session sees a job that is deleted, although its rows are there until they are removed (`store.deletion`).
+
 Only statements over mapped classes are scoped. Textual SQL would not be, and there is none outside of tests.
 """
 
@@ -18,6 +20,9 @@ from sqlalchemy.orm.interfaces import ORMOption
 from store.models import DEFAULT_TENANT_ID, Job, OfJob, OfTenant, Tenant
 
 _INFO_KEY = "tenant_id"
+COUNTS_DELETED = "counts_deleted"
+"""Execution option of a statement that finds deleted jobs, too, as one that counts jobs in an index alone."""
+_NOT_DELETED = with_loader_criteria(Job, Job.deleted_at.is_(None), include_aliases=True)
 
 
 class TenantSession(Session):
@@ -47,13 +52,15 @@ def _scope(state: ORMExecuteState) -> None:
     tenant_id: str | None = state.session.info[_INFO_KEY]
     # Loads of relations inherit the options of the query that they belong to.
     inherits = state.is_column_load or state.is_relationship_load
-    if tenant_id is not None and state.is_orm_statement and not state.is_insert and not inherits:
-        state.statement = state.statement.options(*_criteria(tenant_id))
+    if state.is_orm_statement and not state.is_insert and not inherits:
+        criteria = () if tenant_id is None else _criteria(tenant_id)
+        not_deleted = () if state.execution_options.get(COUNTS_DELETED) else (_NOT_DELETED,)
+        state.statement = state.statement.options(*criteria, *not_deleted)
 
 
 @lru_cache(maxsize=1_024)
 def _criteria(tenant_id: str) -> Sequence[ORMOption]:
-    own_jobs = select(Job.id).where(Job.tenant_id == tenant_id)
+    own_jobs = select(Job.id).where(Job.tenant_id == tenant_id, Job.deleted_at.is_(None))
     return (
         with_loader_criteria(Tenant, Tenant.id == tenant_id, include_aliases=True),
         with_loader_criteria(OfTenant, lambda table: table.tenant_id == tenant_id, include_aliases=True),

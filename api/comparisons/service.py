@@ -4,7 +4,7 @@ from api.comparisons import schemas
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec, list_teachers, student_name
 from store.errors import InvalidInputError
-from store.job_queries import list_jobs
+from store.job_queries import list_jobs, read_settings
 from store.models import Job
 
 
@@ -14,16 +14,17 @@ def compare_students(
     """Compare a teacher's students; `InvalidInputError` where neither teacher nor students are known."""
     with services.transaction() as session:
         page = list_jobs(session, teacher=teacher, status="succeeded", after=after, limit=limit)
+        settings = read_settings(session, [job.id for job in page.items])
     if not page.items and after is None:
         known = [info.id for info in list_teachers(services.settings.teachers_dirs)]
         if teacher not in known:
             raise InvalidInputError("There is no teacher of that id.", field="teacher", allowed=known)
-    students = [_student(job) for job in page.items]
+    students = [_student(job, DistillationSpec.model_validate(settings[job.id])) for job in page.items]
     return schemas.Comparison(teacher=teacher, students=students, has_more=page.has_more, next=page.next)
 
 
-def _student(job: Job) -> schemas.ComparedStudent:
-    spec, result = DistillationSpec.model_validate(job.spec), job.result or {}
+def _student(job: Job, spec: DistillationSpec) -> schemas.ComparedStudent:
+    result = job.result or {}
     measured = [result[split]["pictures"] for split in schemas.SPLITS if result.get(split)]
     return schemas.ComparedStudent(
         job_id=job.id,

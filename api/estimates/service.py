@@ -15,7 +15,7 @@ from api.tenant_services import TenantServices
 from core.estimate import Estimate, estimate_job
 from core.spec import BundledCaptions, DistillationSpec, TeacherInfo, find_teacher, list_teachers
 from store.errors import InvalidInputError
-from store.job_queries import list_jobs
+from store.job_queries import get_job, list_jobs
 from store.models import Job
 from store.phases import PhaseSpan, list_phases
 from store.remote_inputs import is_remote
@@ -77,7 +77,7 @@ def _latest_whole_run(
         page = list_jobs(session, teacher=teacher, status="succeeded", limit=LOOKED_AT)
         for job in page.items:
             if job.attempt == 1 and job.queue == queue:
-                return job, list_phases(session, job.id)
+                return get_job(session, job.id), list_phases(session, job.id)
     return None, []
 
 

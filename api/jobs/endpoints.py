@@ -345,14 +345,26 @@ def list_metrics(
     job_id: JobId,
     name: Annotated[list[str] | None, Query(description="Only these curves.", max_length=100)] = None,
     after_step: Annotated[int, Query(ge=-1, le=MAX_INTEGER, description="Only points of later steps.")] = -1,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="Points of each curve.")] = 10_000,
+    limit: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=service.POINTS_AT_ONCE,
+            description=f"Points of each curve; {service.POINTS_AT_ONCE:,} by default, of a table all.",
+        ),
+    ] = None,
 ) -> Any:
-    """Read the training curves of a job; each step counts once, as the latest attempt did it."""
-    series = service.read_metrics(services, job_id, names=name, after_step=after_step, limit=limit)
+    """Read the training curves of a job; each step counts once, as the latest attempt did it.
+
+    A table has every point, however many there are, unless `limit` is given.
+    """
     if accepts(request, "text/csv"):
-        rows = (f"{curve.name},{point.step},{point.value!r}" for curve in series for point in curve.points)
-        return Response("\n".join(["name,step,value", *rows, ""]), media_type="text/csv")
-    return ListPage(items=series)
+        table = service.write_metrics(services, job_id, names=name, after_step=after_step, limit=limit)
+        return StreamingResponse(table, media_type="text/csv")
+    limit = limit or service.POINTS_AT_ONCE
+    return ListPage(
+        items=service.read_metrics(services, job_id, names=name, after_step=after_step, limit=limit)
+    )
 
 
 @router.get("/{job_id}/artifacts", summary="Files of a job", responses=problems(404, 422, 503))

@@ -93,7 +93,7 @@ class JobSummary(BaseModel):
     @classmethod
     def _fields(cls, job: models.Job) -> dict[str, Any]:
         own = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
-        student = student_name(_STUDENT.validate_python(job.spec["student"]))
+        student = student_name(_STUDENT.validate_python(job.student))
         return own | {"student": student, "version": job.last_sequence}
 
 

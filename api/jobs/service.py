@@ -4,7 +4,7 @@ Each opens one short transaction, and none makes another network call inside it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -29,6 +29,7 @@ from store.quotas import Quotas
 from store.step_wishes import StepWish
 
 FARTHEST_START = timedelta(days=366)
+POINTS_AT_ONCE = 10_000
 
 WeightsForm = Literal["archive", "unet", "single-file"]
 WEIGHTS_PATHS: Mapping[WeightsForm, str] = {
@@ -207,7 +208,7 @@ def read_events(services: TenantServices, job_id: str, *, after: int, limit: int
     with services.transaction() as session:
         page = events.list_events(session, job_id, after=after, limit=limit)
         if not page.items:
-            job_queries.get_job(session, job_id)
+            job_queries.find_job(session, job_id)
     return EventBatch(
         events=[schemas.JobEvent.model_validate(event) for event in page.items],
         has_more=page.has_more,
@@ -220,7 +221,7 @@ def read_metrics(
 ) -> list[schemas.MetricSeries]:
     """Read a job's curves, each up to a number of points."""
     with services.transaction() as session:
-        job_id = job_queries.get_job(session, job_id).id
+        job_id = job_queries.find_job(session, job_id)
         series = []
         for name in metrics.list_metric_names(session, job_id):
             if names is not None and name not in names:
@@ -240,12 +241,42 @@ def read_metrics(
     return series
 
 
+def write_metrics(
+    services: TenantServices, job_id: str, *, names: Sequence[str] | None, after_step: int, limit: int | None
+) -> Iterator[str]:
+    """Write a job's curves as a table, whole or each up to a number of points.
+
+    Returns
+    -------
+    iterator of str
+        Parts of the table, each read in a transaction of its own. It breaks off with an error when the job is
+        deleted meanwhile, so that nobody takes what there is for the whole.
+    """
+    with services.transaction() as session:
+        found = metrics.list_metric_names(session, job_queries.find_job(session, job_id))
+    wanted = [name for name in found if names is None or name in names]
+    at_once = limit or POINTS_AT_ONCE
+
+    def parts() -> Iterator[str]:
+        yield "name,step,value\n"
+        for name in wanted:
+            step, has_more = after_step, True
+            while has_more:
+                has_more = False  # nor is there any where the curve has gone with a retry from scratch
+                for curve in read_metrics(services, job_id, names=[name], after_step=step, limit=at_once):
+                    yield "".join(f"{name},{point.step},{point.value!r}\n" for point in curve.points)
+                    step = curve.points[-1].step if curve.points else step
+                    has_more = curve.has_more and limit is None
+
+    return parts()
+
+
 def list_files(
     services: TenantServices, job_id: str, *, kinds: Sequence[ArtifactKind] | None
 ) -> list[schemas.StoredFile]:
     """List a job's files of some kinds, each with a link."""
     with services.transaction() as session:
-        job_id = job_queries.get_job(session, job_id).id
+        job_id = job_queries.find_job(session, job_id)
         rows = artifacts.list_artifacts(session, job_id, kinds=kinds)
     return [_stored_file(services, row) for row in rows]
 
@@ -253,7 +284,7 @@ def list_files(
 def list_checkpoints(services: TenantServices, job_id: str) -> list[schemas.Checkpoint]:
     """List a job's complete checkpoints, the one to resume from first."""
     with services.transaction() as session:
-        job_id = job_queries.get_job(session, job_id).id
+        job_id = job_queries.find_job(session, job_id)
         checkpoints = artifacts.list_checkpoints(session, job_id)
     return [
         schemas.Checkpoint(
@@ -276,7 +307,9 @@ def link_to_weights(services: TenantServices, job_id: str, form: WeightsForm) ->
             file: Artifact | None = archive
         else:
             path = WEIGHTS_PATHS[form]
-            file = artifacts.find_student_file(session, job.id, attempt=archive.attempt, path=path)
+            file = artifacts.find_artifact(
+                session, job.id, attempt=archive.attempt, path=path, kind="student_file"
+            )
     if file is None:
         raise _left_out(job.spec, form)
     name = f"{job.id}-student{WEIGHTS_SUFFIXES[form]}"

@@ -6,7 +6,7 @@ store it reads only what a request names there and the settings allow.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,13 @@ from store.remote_objects import RemoteObjects
 from store.settings import Settings
 
 LISTED_FILES = 20
+MOST_RECORDS: Mapping[str, int] = {
+    "training.log_every": 100_000,
+    "training.checkpoint_every": 10_000,
+    "training.sample_every": 10_000,
+    "evaluation.score_every": 10_000,
+}
+"""How often each may come in a job: all of it is kept as long as the job, and shown on its page."""
 
 
 def resolve_spec(spec: DistillationSpec, settings: Settings, remote: RemoteObjects) -> DistillationSpec:
@@ -47,6 +54,7 @@ def resolve_spec(spec: DistillationSpec, settings: Settings, remote: RemoteObjec
         It names the field at fault and the allowed values.
     """
     _check_characters(spec.model_dump())
+    _check_records(spec)
     if is_remote(spec.teacher):
         spec = _with_remote_teacher(spec, settings, remote)
     else:
@@ -66,6 +74,25 @@ def _check_characters(document: dict[str, Any]) -> None:
     field = next((field for field, text in _strings(document, "") if "\x00" in text), None)
     if field is not None:
         raise InvalidInputError("Text must not contain the NUL character.", field=field)
+
+
+def _check_records(spec: DistillationSpec) -> None:
+    """Refuse a job that would write millions of points, or of files.
+
+    The models allow it, as they also read the specifications of jobs that earlier releases took.
+    """
+    steps = spec.optimiser_steps
+    for field, most in MOST_RECORDS.items():
+        group, _, name = field.partition(".")
+        every = getattr(getattr(spec, group), name)
+        if every and steps // every > most:
+            least = -(-steps // most)
+            raise InvalidInputError(
+                f"Every {every} of {steps:,} steps are {steps // every:,} times, and there may be {most:,}: "
+                f"set it to {least} or more.",
+                field=field,
+                allowed=[f"{least} or more"],
+            )
 
 
 def _strings(value: Any, field: str) -> Iterator[tuple[str, str]]:

@@ -11,25 +11,26 @@ from fastapi.responses import RedirectResponse
 
 from api.comparisons.schemas import SPLITS
 from api.jobs import hints, schemas, service
+from api.jobs.endpoints import NO_NUL
 from api.pages import snippets
 from api.pages.forms import FormDependency
 from api.pages.rendering import PageRoute, render
 from api.pages.session import MAY_CHANGE, PageServices, Viewer, ViewerDependency
 from api.pages.sizes import known_teachers, student_size
 from api.pages.timeline import Timeline
+from api.pagination import MAX_INTEGER
 from api.tenant_services import TenantServices
 from core.grid_layout import CAPTION_LINES, CELL, GAP, LABEL_WIDTH, LINE
 from store import artifacts
 from store.database import Session
 from store.errors import ConflictError, NotFoundError
 from store.events import list_latest_events
-from store.job_queries import get_job
+from store.job_queries import find_job, get_job
 from store.models import Artifact, ArtifactKind, JobEvent
 from store.phases import list_phases
 from store.step_wishes import STEP_PHASES, StepWish
 
 SHOWN_EVENTS = 100
-QUIET_EVENTS = ("metrics", "progress")
 SHOWN_LOG_BYTES = 64 * 1_024
 FINAL_GRID = "student/teacher-vs-student.png"
 GRID_LAYOUT = {
@@ -42,6 +43,8 @@ GRID_LAYOUT = {
 Move = Literal["cancel", "pause", "resume", "retry", "delete", "save-now", "sample-now"]
 STEP_MOVES: Mapping[Move, StepWish] = {"save-now": "checkpoint", "sample-now": "sample"}
 JobId = Annotated[str, Path(max_length=64)]
+Attempt = Annotated[int, Query(ge=0, le=MAX_INTEGER)]
+FilePath = Annotated[str, Query(max_length=1_024, pattern=NO_NUL)]
 
 router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 
@@ -106,8 +109,8 @@ def download_file(
     services: PageServices,
     viewer: ViewerDependency,
     job_id: JobId,
-    attempt: int,
-    path: Annotated[str, Query(max_length=1_024)],
+    attempt: Attempt,
+    path: FilePath,
 ) -> Response:
     """Redirect to one of a job's files, under a name that says whose it is."""
     row = _find_file(services, job_id, attempt, path)
@@ -120,8 +123,8 @@ def read_picture(
     services: PageServices,
     viewer: ViewerDependency,
     job_id: JobId,
-    attempt: int,
-    path: Annotated[str, Query(max_length=1_024)],
+    attempt: Attempt,
+    path: FilePath,
 ) -> Response:
     """Give a grid from this very origin, so that scripts may cut pictures out of it."""
     row = _find_file(services, job_id, attempt, path)
@@ -132,9 +135,9 @@ def read_picture(
 
 
 @router.get("/jobs/{job_id}/log")
-def read_log(services: PageServices, viewer: ViewerDependency, job_id: JobId, attempt: int) -> Response:
+def read_log(services: PageServices, viewer: ViewerDependency, job_id: JobId, attempt: Attempt) -> Response:
     """Give the end of what the trainer of an attempt printed."""
-    row = _find_file(services, job_id, attempt, "trainer.log", kinds=["log"])
+    row = _find_file(services, job_id, attempt, "trainer.log", kind="log")
     text = services.objects.read_object(row.key, last_bytes=SHOWN_LOG_BYTES).decode("utf-8", "replace")
     return render("fragments/log.html", {"text": text, "cut": row.size > SHOWN_LOG_BYTES})
 
@@ -144,14 +147,14 @@ def _find_file(
     job_id: str,
     attempt: int,
     path: str,
-    kinds: Sequence[ArtifactKind] | None = None,
+    kind: ArtifactKind | None = None,
 ) -> Artifact:
     with services.transaction() as session:
-        rows = artifacts.list_artifacts(session, get_job(session, job_id).id, kinds=kinds)
-    found = [row for row in rows if (row.attempt, row.path) == (attempt, path)]
-    if not found:
+        job_id = find_job(session, job_id)
+        found = artifacts.find_artifact(session, job_id, attempt=attempt, path=path, kind=kind)
+    if found is None:
         raise NotFoundError("The job has no such file.")
-    return found[0]
+    return found
 
 
 def _render(
@@ -170,9 +173,9 @@ def _render(
         "notice": notice,
         "viewer": viewer,
         "grid_layout": json.dumps(GRID_LAYOUT),
-        "spec_json": json.dumps(job.spec, indent=2, ensure_ascii=False),
-        "curl": snippets.curl(address, job.spec),
-        "python": snippets.python(address, job.spec),
+        "spec_json": json.dumps(snippets.abridged(job.spec), indent=2, ensure_ascii=False),
+        "curl": snippets.curl(address, job.id, job.spec),
+        "python": snippets.python(address, job.id, job.spec),
     }
     return render("job.html", context | calls, status=status)
 
@@ -181,7 +184,7 @@ def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
     with services.transaction() as session:
         row = get_job(session, job_id)
         spans = list_phases(session, row.id)
-        log = list_latest_events(session, row.id, limit=SHOWN_EVENTS, without=QUIET_EVENTS)
+        log = list_latest_events(session, row.id, limit=SHOWN_EVENTS)
         sampled = list_latest_events(session, row.id, limit=1_000, types=["sample"])
         files = artifacts.list_artifacts(session, row.id)
         checkpoints = artifacts.list_checkpoints(session, row.id)
@@ -195,7 +198,7 @@ def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
         "student_size": student_size(teacher, job.spec["student"]),
         "timeline": Timeline.of(spans, datetime.now(UTC)),
         "log": log,
-        "samples": _samples(row.id, files, sampled),
+        "samples": _samples(row.id, [file for file in files if file.attempt > row.scratch_attempt], sampled),
         "checkpoints": checkpoints,
         "files": [file for file in files if file.kind != "checkpoint_file"],
         "archive": next((file for file in reversed(files) if file.kind == "student_archive"), None),
@@ -222,7 +225,8 @@ def _samples(job_id: str, files: Sequence[Artifact], events: Sequence[JobEvent])
 
 def newest_grid(session: Session, job_id: str) -> Sample | None:
     """Find the newest grid of a job's pictures."""
-    files = artifacts.list_artifacts(session, job_id, kinds=["sample", "student_file"])
+    kinds: Sequence[ArtifactKind] = ["sample", "student_file"]
+    files = artifacts.list_artifacts(session, job_id, kinds=kinds, since_scratch=True)
     samples = _samples(job_id, files, list_latest_events(session, job_id, limit=1_000, types=["sample"]))
     return samples[-1] if samples else None
 

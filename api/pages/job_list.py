@@ -56,7 +56,7 @@ class Row:
     def __init__(self, job: Job, teacher: TeacherInfo | None) -> None:
         self.job = JobSummary.of(job)
         self.teacher_parameters = teacher.parameters if teacher else None
-        self.student_size: Size | None = student_size(teacher, job.spec["student"])
+        self.student_size: Size | None = student_size(teacher, job.student)
 
 
 FiltersDependency = Annotated[Filters, Depends()]

@@ -25,7 +25,7 @@ from api.pages.session import MAY_CHANGE, PageServices, Viewer, ViewerDependency
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec
 from store.errors import ConflictError, InvalidInputError, NotFoundError
-from store.job_queries import get_job, list_jobs
+from store.job_queries import get_job, list_jobs, read_settings
 from store.models import Job
 
 OFFERED_JOBS = 100
@@ -95,7 +95,7 @@ def show_playground(
         earlier = service.read_generation(services, generation)
         return _render(services, viewer, offers, _form_of(offers, earlier), generation=earlier)
     chosen = offers.jobs.get(job) or next(iter(offers.jobs.values()), None)
-    return _render(services, viewer, offers, {} if chosen is None else _first_form(offers, chosen))
+    return _render(services, viewer, offers, {} if chosen is None else _first_form(services, offers, chosen))
 
 
 @router.post("/ui/playground", dependencies=MAY_CHANGE)
@@ -172,9 +172,10 @@ def _offers(services: TenantServices, job_id: str = "") -> Offers:
     return Offers.of(found)
 
 
-def _first_form(offers: Offers, job: Job) -> Form:
+def _first_form(services: TenantServices, offers: Offers, job: Job) -> Form:
     """Fill the form for a job: how it was evaluated, and a prompt that its models know."""
-    spec = DistillationSpec.model_validate(job.spec)
+    with services.transaction() as session:
+        spec = DistillationSpec.model_validate(read_settings(session, [job.id])[job.id])
     how = spec.evaluation
     filled = {
         "prompt": next(iter(spec.evaluation.grid_prompts or []), ""),

@@ -1,4 +1,7 @@
-"""The call that makes the same job again, as text to copy."""
+"""The call that makes the same job again, as text to copy.
+
+A specification with many captions of its own is shown by some of them, and its call clones the job.
+"""
 
 import json
 import shlex
@@ -8,10 +11,17 @@ from typing import Any
 from core.spec import DistillationSpec
 
 DISCRIMINATOR = "kind"
+SHOWN_TEXTS = 50
+"""More than the fields have that hold a few texts: the grids' prompts are 32 at most."""
 
 
-def curl(address: str, spec: Mapping[str, Any]) -> str:
+def curl(address: str, job_id: str, spec: Mapping[str, Any]) -> str:
     """Write the submission as a curl command."""
+    if abridged(spec) != spec:
+        return (
+            f"curl --request POST {shlex.quote(f'{address}/jobs/{job_id}/clone')} \\\n"
+            '  --header "Authorization: Bearer $CONDENSER_API_KEY"'
+        )
     body = json.dumps(shortened(spec), indent=2, ensure_ascii=False)
     return (
         f"curl {shlex.quote(address + '/jobs')} \\\n"
@@ -21,14 +31,17 @@ def curl(address: str, spec: Mapping[str, Any]) -> str:
     )
 
 
-def python(address: str, spec: Mapping[str, Any]) -> str:
+def python(address: str, job_id: str, spec: Mapping[str, Any]) -> str:
     """Write the submission in Python."""
+    create = f"create({_literal(shortened(spec))})"
+    if abridged(spec) != spec:
+        create = f"get({job_id!r}).clone()"
     return "\n".join(
         (
             "from client import Condenser",
             "",
             f"with Condenser({address!r}) as condenser:",
-            f"    job = condenser.jobs.create({_literal(shortened(spec))})",
+            f"    job = condenser.jobs.{create}",
             "    job.wait().download('student')",
         )
     )
@@ -38,6 +51,19 @@ def _literal(spec: Mapping[str, Any]) -> str:
     """Write a specification as a Python expression, a field a line."""
     fields = [f"        {name!r}: {value!r}," for name, value in spec.items()]
     return "\n".join(("{", *fields, "    }"))
+
+
+def abridged(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Shorten the long lists of a specification, and say in each how many entries were left out."""
+    return {name: _abridged(value) for name, value in spec.items()}
+
+
+def _abridged(value: Any) -> Any:
+    if isinstance(value, dict):
+        return abridged(value)
+    if isinstance(value, list) and len(value) > SHOWN_TEXTS:
+        return [*value[:SHOWN_TEXTS], f"… and {len(value) - SHOWN_TEXTS:,} more"]
+    return value
 
 
 def shortened(spec: Mapping[str, Any]) -> dict[str, Any]:

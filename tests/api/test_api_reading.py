@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from api.jobs import service
 from store.artifacts import attempt_prefix
 from store.database import server_now, transaction
 from store.events import NewEvent
@@ -102,7 +103,7 @@ def test_cancelling(http: httpx.Client, jobs: Any) -> None:
         assert (asked["status"], asked["cancel_requested"]) == ("running", True)
 
 
-def test_curves_as_json_and_csv(http: httpx.Client, jobs: Any) -> None:
+def test_curves_as_json_and_csv(http: httpx.Client, jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = jobs.claim(jobs.submit())
     points = [
         NewEvent("metrics", {"step": step, "values": {"loss": 1 / step, "rate": 0.5}}) for step in (1, 2, 3)
@@ -119,6 +120,14 @@ def test_curves_as_json_and_csv(http: httpx.Client, jobs: Any) -> None:
     table = http.get(url, params={"name": "loss"}, headers={"Accept": "text/csv"})
     assert table.headers["content-type"].startswith("text/csv")
     assert table.text.splitlines() == ["name,step,value", "loss,1,1.0", "loss,2,0.5", f"loss,3,{1 / 3!r}"]
+
+    monkeypatch.setattr(service, "POINTS_AT_ONCE", 2)  # so that every curve takes two pages
+    csv = {"Accept": "text/csv"}
+    rates = [f"rate,{step},0.5" for step in (1, 2, 3)]
+    assert http.get(url, headers=csv).text.splitlines() == [*table.text.splitlines(), *rates]
+    cut = http.get(url, params={"limit": 1, "after_step": 1}, headers=csv)
+    assert cut.text.splitlines() == ["name,step,value", "loss,2,0.5", "rate,2,0.5"]
+    assert http.get(f"/jobs/{NO_JOB}/metrics", headers=csv).status_code == 404
 
 
 def upload(

@@ -72,6 +72,21 @@ def test_a_running_job_is_asked_paused_and_resumed_and_a_paused_one_deleted(
     expect(page.get_by_role("heading")).to_have_text("Not found")
 
 
+def test_the_tick_for_a_retry_from_scratch_outlives_a_refresh(visitor: Any, jobs: Any) -> None:
+    (job_id,) = jobs.submit()
+    jobs.fail(jobs.claim(job_id))
+    page = visitor.open(f"/ui/jobs/{job_id}")
+    tick = page.get_by_label("from scratch")
+    tick.check()
+    with page.expect_response("**/ui/fragments/jobs/*"):
+        turn(page, away=False)
+    page.wait_for_function("!document.querySelector('.htmx-request, .htmx-settling')")
+    expect(tick).to_be_checked()
+    page.get_by_role("button", name="Retry").click()
+    expect(status_of(page)).to_have_text("queued")
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+
+
 def test_a_list_of_two_hundred_jobs_is_paged_searched_and_filtered(visitor: Any, jobs: Any) -> None:
     jobs.submit(199)
     (wide,) = jobs.submit(student={"width": 0.8})

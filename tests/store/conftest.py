@@ -1,10 +1,11 @@
 """Jobs to try the store with, at times that the tests choose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from core.spec import DistillationSpec
 from store.database import transaction
@@ -44,3 +45,20 @@ def running(engine: Engine, queued: Callable[[], str], now: datetime) -> Callabl
         return claim
 
     return make
+
+
+@pytest.fixture
+def statements(engine: Engine) -> Iterator[list[str]]:
+    """The statements that are sent to the database, as they are sent."""
+    sent: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(engine, "before_cursor_execute", note)
+
+
+WHOLE_SPECIFICATION = r"jobs\.spec(?!\[| ->>)"
+"""Finds where a statement reads more of specifications than one field."""

@@ -1,5 +1,6 @@
 """What a lease holder records: events, progress, curves, files."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 from store import job_queries, jobs
 from store.artifacts import get_student_archive, list_artifacts, list_checkpoints
 from store.database import transaction
+from store.endings import Ending
 from store.errors import NotFoundError
 from store.events import NewEvent, list_events
 from store.jobs import Claim
@@ -19,6 +21,7 @@ from store.metrics import list_metric_names, list_metric_points
 from store.models import PHASES, ArtifactKind
 from store.progress import PHASE_SHARES, overall_progress
 from store.unclaimed import take_due
+from tests.store.conftest import WHOLE_SPECIFICATION
 
 MakeClaim = Callable[[], Claim]
 
@@ -64,6 +67,19 @@ def test_a_beat_takes_a_report_along_once(engine: Engine, running: MakeClaim, no
         assert told[-2:] == ["progress", "metrics"]
         assert told.count("progress") == 1
         assert (job.phase, job.last_sequence) == ("training", len(told))
+
+
+def test_a_beat_leaves_the_specification_where_it_is(
+    engine: Engine, running: MakeClaim, now: datetime, statements: list[str]
+) -> None:
+    """Every worker beats again and again, and a specification may hold megabytes of captions."""
+    claim = running()
+    statements.clear()
+    with transaction(engine) as session:
+        report = Report([progress("training", 50, 100), metrics(50, loss=0.5)], position=9)
+        heartbeat(session, **lease(claim, now), lease_seconds=60, report=report)
+    assert any("RETURNING jobs.id" in statement for statement in statements)
+    assert not [statement for statement in statements if re.search(WHOLE_SPECIFICATION, statement)]
 
 
 def test_the_phases_make_up_the_whole_job() -> None:
@@ -166,6 +182,38 @@ def test_curves_show_each_step_once_from_the_latest_attempt(
         assert list_metric_names(session, claim.job_id) == ["learning_rate", "loss"]
         only = list_metric_points(session, claim.job_id, names=["loss"], after_step=1)
         assert [(p.step, p.value) for p in only] == [(2, 0.8)]
+
+
+def test_a_job_that_is_tried_again_from_scratch_leaves_its_curves_behind(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    claim = running()
+    with transaction(engine) as session:
+        old = [metrics(step, loss=1.0, rate=0.1) for step in (1, 2)]
+        record_events(session, **lease(claim, now), events=old, position=1)
+        pictures = [new_artifact("samples/2.png", "sample", 2)]
+        add_artifacts(session, **lease(claim, now), artifacts=pictures, event=None)
+        jobs.finish_failed(session, **lease(claim, now), ending=Ending(reason="diverged"))
+
+    def shown() -> tuple[list[str], list[tuple[int, float]], int]:
+        with transaction(engine) as session:
+            points = list_metric_points(session, claim.job_id, names=["loss"])
+            names = list_metric_names(session, claim.job_id)
+            files = list_artifacts(session, claim.job_id, since_scratch=True)
+            return names, [(p.step, p.value) for p in points], len(files)
+
+    for from_scratch, left in ((False, (["loss", "rate"], [(1, 1.0), (2, 1.0)], 1)), (True, ([], [], 0))):
+        with transaction(engine) as session:
+            jobs.retry_job(session, job_id=claim.job_id, from_scratch=from_scratch, now=now)
+        assert shown() == left
+        with transaction(engine) as session:
+            jobs.request_cancel(session, job_id=claim.job_id, now=now)
+    with transaction(engine) as session:
+        jobs.retry_job(session, job_id=claim.job_id, from_scratch=False, now=now)
+        again = jobs.claim_job(session, job_id=claim.job_id, worker="w", now=now, lease_seconds=60)
+        assert again is not None
+        record_events(session, **lease(again, now), events=[metrics(1, loss=0.5)], position=1)
+    assert shown() == (["loss"], [(1, 0.5)], 0)
 
 
 def test_a_step_that_is_done_again_counts_as_it_came_out_the_last_time(

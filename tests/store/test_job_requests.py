@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 
 from core.spec import DistillationSpec, TrainingSpec
 from store import job_queries, jobs, turns
 from store.artifacts import list_checkpoints
 from store.database import transaction
+from store.deletion import remove_rows
 from store.endings import EXPLANATIONS, Ending
 from store.errors import (
     CancelRequestedError,
@@ -18,11 +19,12 @@ from store.errors import (
     JobNotEndedError,
     JobRunningError,
     NotFoundError,
+    UnavailableError,
 )
-from store.events import list_events
+from store.events import NewEvent, list_events
 from store.job_options import JobOptions
 from store.jobs import Claim
-from store.leases import NewArtifact, add_artifacts, heartbeat
+from store.leases import NewArtifact, add_artifacts, heartbeat, record_events
 from store.micro_batch import smaller_micro_batch
 from store.models import REASONS, DeletedJob, Job
 
@@ -175,12 +177,60 @@ def test_a_deleted_job_leaves_nothing_but_a_note_to_remove_its_objects(
             jobs.delete_job(session, job_id=held.job_id, now=now)
     with pytest.raises(NotFoundError):
         read(engine, held.job_id)
+    with engine.connect() as connection:  # as the release before sees it
+        left = connection.execute(text("SELECT status, finished_at, deleted_at FROM jobs")).one()
+    assert tuple(left) == ("cancelled", now, now)
+    remove_rows(engine, held.job_id)
     with transaction(engine) as session:
-        for table in ("job_events", "job_transitions", "artifacts"):
+        for table in ("jobs", "job_events", "job_transitions", "artifacts"):
             assert session.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 0
         assert session.scalars(select(DeletedJob.job_id)).all() == [held.job_id]
     with pytest.raises(NotFoundError), transaction(engine) as session:
         jobs.delete_job(session, job_id="019ab2c4-7f1e-7c3a-9d52-0b6a4be1d9aa", now=now)
+
+
+def test_a_deleted_job_of_many_points_is_removed_in_parts_however_often_that_breaks_off(
+    engine: Engine, running: MakeClaim, now: datetime
+) -> None:
+    """What a long training leaves is more than one statement can delete in its time."""
+    held, at_once = running(), 100
+    values = {f"loss_{name}": 0.5 for name in "abc"}
+    numbers = [NewEvent("metrics", {"step": step, "values": values}) for step in range(150)]
+    with transaction(engine) as session:
+        record_events(session, **lease(held, now), events=numbers, position=1)
+        jobs.release_to_queue(session, **lease(held, now))
+    with transaction(engine) as session:
+        jobs.delete_job(session, job_id=held.job_id, now=now)
+    deleted: list[tuple[str, int]] = []
+
+    def note(_: Any, cursor: Any, statement: str, *__: Any) -> None:
+        if statement.startswith("DELETE"):
+            deleted.append((statement.split()[2], cursor.rowcount))
+            if len(deleted) in (2, 5):
+                raise UnavailableError("Postgres is restarted.")
+
+    event.listen(engine, "after_cursor_execute", note)
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            remove_rows(engine, held.job_id, rows_at_once=at_once)
+        with pytest.raises(NotFoundError):
+            read(engine, held.job_id)
+        assert claim(engine, held.job_id, now) is None
+    remove_rows(engine, held.job_id, rows_at_once=at_once)
+    event.remove(engine, "after_cursor_execute", note)
+    with transaction(engine) as session:
+        for table in ("jobs", "job_events", "metric_points"):
+            assert session.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 0
+    assert max(rows for _, rows in deleted) == at_once
+    assert deleted[-1] == ("jobs", 1)
+
+
+def test_a_job_that_is_not_deleted_keeps_its_rows(
+    engine: Engine, queued: Callable[[], str], now: datetime
+) -> None:
+    job_id = queued()
+    remove_rows(engine, job_id)
+    assert len(read(engine, job_id).transitions) == 1
 
 
 def test_the_most_urgent_job_of_a_queue_goes_first_then_the_oldest(

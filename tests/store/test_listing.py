@@ -1,11 +1,13 @@
 """Lists of jobs, and requests that are sent twice."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
+from sqlalchemy.exc import InvalidRequestError
 
 from core.spec import DistillationSpec
 from store import idempotency, job_queries, jobs
@@ -13,6 +15,8 @@ from store.database import transaction
 from store.errors import IdempotencyConflictError, InvalidCursorError
 from store.idempotency import LIFETIME, IdempotencyKey, forget_expired
 from store.ids import new_job_id
+from store.models import Job
+from tests.store.conftest import WHOLE_SPECIFICATION
 
 
 def test_ids_sort_by_time() -> None:
@@ -79,6 +83,28 @@ def test_jobs_are_found_by_words_of_their_id_teacher_and_student(engine: Engine,
     assert found("100%_r") == {other}
     assert found("emoji%small") == set()
     assert found("") == {small, wide, other}
+
+
+def test_lists_leave_the_specifications_of_jobs_where_they_are(
+    engine: Engine, queued: Callable[[], str], statements: list[str]
+) -> None:
+    """They may hold megabytes of captions each."""
+    job_id, of_the_release_before = queued(), queued()
+    with transaction(engine) as session:
+        unset = update(Job).where(Job.id == of_the_release_before).values(kept_student=None)
+        session.execute(unset)
+    statements.clear()
+    with transaction(engine) as session:
+        listed = job_queries.list_jobs(session, search="small").items
+        with pytest.raises(InvalidRequestError, match="raiseload"):
+            _ = listed[0].spec
+    assert {job.id: job.student for job in listed} == {job_id: "b-small", of_the_release_before: "b-small"}
+    assert not [statement for statement in statements if re.search(WHOLE_SPECIFICATION, statement)]
+    with transaction(engine) as session:
+        settings = job_queries.read_settings(session, [job_id])
+        whole = job_queries.get_job(session, job_id).spec
+    without_captions = {name: value for name, value in whole.items() if name not in ("captions", "drawn")}
+    assert settings == {job_id: without_captions}
 
 
 def test_one_key_makes_one_job_however_often_it_is_sent(

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event, text
 
+from store.caption_files import captions_read
 from store.database import transaction
 from store.events import NewEvent, list_latest_events
 from store.jobs import Claim, claim_job, release_to_queue
 from store.leases import record_events
+from store.models import QUIET_EVENTS
 from store.phases import list_phases
 
 
@@ -57,7 +60,36 @@ def test_the_last_events_are_listed_in_order_and_by_type(
     with transaction(engine) as session:
         last = list_latest_events(session, claim.job_id, limit=2)
         moves = list_latest_events(session, claim.job_id, limit=9, types=["status"])
-        others = list_latest_events(session, claim.job_id, limit=9, without=["status"])
     assert [event.data["phase"] for event in last] == ["latents", "training"]
     assert [event.data["status"] for event in moves] == ["queued", "running"]
-    assert len(others) == 3
+
+
+def test_a_long_training_is_told_without_reading_its_numbers(
+    engine: Engine, running: Callable[[], Claim], now: datetime
+) -> None:
+    claim = running()
+    begin(engine, claim, "training", 1, now)
+    numbers = [NewEvent(kind, {"step": step, "values": {}}) for step in range(1_000) for kind in QUIET_EVENTS]
+    with transaction(engine) as session:
+        lease = {"job_id": claim.job_id, "lease_token": claim.lease_token, "now": now}
+        record_events(session, **lease, events=numbers, position=2)
+    plans: list[str] = []
+
+    def explain(connection: Any, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if "job_events" in statement and not statement.startswith("EXPLAIN"):
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+            plans.append("\n".join(rows.scalars()))
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE job_events"))
+    event.listen(engine, "before_cursor_execute", explain)
+    with transaction(engine) as session:
+        told = list_latest_events(session, claim.job_id, limit=100)
+        list_latest_events(session, claim.job_id, limit=100, types=["sample"])
+        assert len(list_phases(session, claim.job_id)) == 1
+        captions_read(session, [claim.job_id])
+    event.remove(engine, "before_cursor_execute", explain)
+    assert [each.type for each in told] == ["status", "status", "phase"]
+    assert len(plans) == 4
+    for plan in plans:
+        assert "ix_job_events_told" in plan, plan
