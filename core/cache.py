@@ -1,7 +1,16 @@
-"""Entries of the cache that jobs on one machine share: folders named by what their content follows from."""
+"""Entries of the cache that jobs on one machine share: folders named by what their content follows from.
 
+Whoever uses an entry holds it, by a lock that the system lets go of when the process ends, however it ends.
+So whoever makes room finds out what is in use by asking the system.
+"""
+
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +18,16 @@ from typing import Any
 from core.files import write_json
 
 DESCRIPTION_FILE = "entry.json"
+HOLD_FILE = ".in-use"
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+
+_held: dict[Path, int] = {}
 
 
 def cache_entry(cache: Path, kind: str, identity: Mapping[str, Any]) -> Path:
     """Return the folder of an entry, after writing its description anew: that is how it was used last.
+
+    It is held until this process ends.
 
     Parameters
     ----------
@@ -25,5 +40,55 @@ def cache_entry(cache: Path, kind: str, identity: Mapping[str, Any]) -> Path:
     """
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = cache / kind / key
-    write_json(folder / DESCRIPTION_FILE, identity)
-    return folder
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # removed in between
+            if folder not in _held:
+                _held[folder] = hold(folder)
+            write_json(folder / DESCRIPTION_FILE, identity)
+            return folder
+
+
+def hold(entry: Path) -> int:
+    """Keep an entry from being removed until the process ends or closes the descriptor that is returned.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such entry, or it has just been removed.
+    """
+    descriptor = _open(entry)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:  # on such a file system nobody can remove it either
+                raise
+        if not os.path.samestat(os.fstat(descriptor), (entry / HOLD_FILE).stat()):
+            raise FileNotFoundError(f"{entry} was removed and made anew")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def remove_unless_held(entry: Path) -> bool:
+    """Remove an entry that nobody uses; False where somebody does."""
+    try:
+        descriptor = _open(entry)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(entry, ignore_errors=True)
+    except OSError as error:
+        if not isinstance(error, BlockingIOError) and error.errno not in WITHOUT_LOCKS:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _open(entry: Path) -> int:
+    return os.open(entry / HOLD_FILE, os.O_RDONLY | os.O_CREAT, 0o644)

@@ -1,8 +1,7 @@
 """What a worker clears from its own disk: work folders of attempts that are over, caches over their quota.
 
 Several workers may share the folders of one machine. A work folder is kept as long as the database says that
-its attempt runs. A cache entry is kept as long as an attempt that was there when it was last used has its
-work folder still.
+its attempt runs. A cache entry is kept as long as somebody holds it (`core.cache`).
 """
 
 import contextlib
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.cache import remove_unless_held
 from store.attempts import running_attempts
 from store.database import Engine, transaction
 
@@ -55,15 +55,8 @@ def remove_work(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def oldest_work(work_dir: Path) -> float | None:
-    """Time at which the oldest attempt began that has a work folder here; None when there is none."""
-    return min((folder.stat().st_mtime for folder in work_dir.glob("*/*/spec.json")), default=None)
-
-
-def trim_cache(
-    cache_dir: Path, *, max_bytes: int, in_use_since: float | None, missing_bytes: int = 0
-) -> list[Path]:
-    """Remove cache entries until the rest fits, the least recently used first.
+def trim_cache(cache_dir: Path, *, max_bytes: int, missing_bytes: int = 0) -> list[Path]:
+    """Remove cache entries that nobody uses until the rest fits, the least recently used first.
 
     Parameters
     ----------
@@ -71,8 +64,6 @@ def trim_cache(
         Holds a folder for each kind of entry, and in it a folder for each entry.
     max_bytes
         What the entries may have together.
-    in_use_since
-        Entries used later than this may be in use and stay.
     missing_bytes
         What is to be removed at least, as the disk has so much too little room.
 
@@ -85,12 +76,12 @@ def trim_cache(
     surplus = max(sum(entry.size for entry in entries) - max_bytes, missing_bytes)
     removed: list[Path] = []
     for entry in entries:
-        if surplus <= 0 or (in_use_since is not None and entry.used_at >= in_use_since):
+        if surplus <= 0:
             break
-        logger.info("removing %s from the cache: %d bytes", entry.path, entry.size)
-        shutil.rmtree(entry.path, ignore_errors=True)
-        surplus -= entry.size
-        removed.append(entry.path)
+        if remove_unless_held(entry.path):
+            logger.info("removed %s from the cache: %d bytes", entry.path, entry.size)
+            surplus -= entry.size
+            removed.append(entry.path)
     return removed
 
 

@@ -4,7 +4,9 @@ The trainer itself knows no object store; it is told the folder and the file. En
 by their content, made whole or not at all, and shared by the workers of a machine.
 """
 
+import contextlib
 import fcntl
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from core.cache import hold
 from core.files import replacing
 from core.spec import BadCaptionsError, BadTeacherError, CaptionSource, S3Captions, UploadedCaptions
 from store.caption_files import get_caption_file
@@ -57,6 +60,7 @@ class InputFetcher:
         self._remote = remote
         self._settings = settings
         self._cache = settings.cache_dir.resolve()
+        self._held: list[int] = []
 
     def fetch(self, spec: dict[str, Any], tenant_id: str, go_on: Callable[[], None]) -> FetchedInputs:
         """Bring everything that a specification names elsewhere; may be repeated.
@@ -153,6 +157,8 @@ class InputFetcher:
     def entry(self, kind: str, key: str, make: Callable[[Path], None], go_on: Callable[[], None]) -> Path:
         """Return the folder of a cache entry, made first where it is missing, and mark it as used now.
 
+        Nobody removes it until `release`.
+
         Parameters
         ----------
         kind, key
@@ -165,12 +171,21 @@ class InputFetcher:
         entry = self._cache / kind / key
         entry.parent.mkdir(parents=True, exist_ok=True)
         with _locked(entry.with_name(f".{key}.lock"), go_on):
-            if not entry.is_dir():
-                with replacing(entry) as unfinished:
-                    unfinished.mkdir()
-                    make(unfinished)
+            while True:
+                if not entry.is_dir():
+                    with replacing(entry) as unfinished:
+                        unfinished.mkdir()
+                        make(unfinished)
+                with contextlib.suppress(FileNotFoundError):  # removed in between, to make room
+                    self._held.append(hold(entry))
+                    break
             (entry / USED_FILE).touch()
         return entry
+
+    def release(self) -> None:
+        """Let whoever makes room remove what was fetched so far."""
+        while self._held:
+            os.close(self._held.pop())
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from store.settings import Settings
 from store.unclaimed import announce, give_up
 from worker.drawer import Drawer, DrawerLostError, DrawingStopped
 from worker.generation_lease import GenerationLease
-from worker.housekeeping import oldest_work, trim_cache
+from worker.housekeeping import trim_cache
 from worker.inputs import InputFetcher
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,10 @@ class InteractiveSupervisor:
             beat_seconds=BEAT_SECONDS,
         )
         with lease:
-            outcome = self._draw_and_conclude(claim, lease, stop)
+            try:
+                outcome = self._draw_and_conclude(claim, lease, stop)
+            finally:
+                self._inputs.release()
         logger.info("generation %s: %s", claim.generation_id, outcome)
         return outcome
 
@@ -173,11 +176,7 @@ class InteractiveSupervisor:
 
     def _request(self, claim: GenerationClaim, folder: Path, lease: GenerationLease) -> dict[str, Any]:
         drawings = [self._drawing(drawing, lease) for drawing in claim.drawings]
-        trim_cache(
-            self._settings.cache_dir,
-            max_bytes=self._settings.cache_max_bytes,
-            in_use_since=oldest_work(self._settings.work_dir),
-        )
+        trim_cache(self._settings.cache_dir, max_bytes=self._settings.cache_max_bytes)
         return {
             "id": f"{claim.generation_id}/{claim.lease_token}",
             "prompt": claim.prompt,

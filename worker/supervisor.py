@@ -24,7 +24,7 @@ from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Outcome
 from worker.fitness import lack_of_room
-from worker.housekeeping import oldest_work, remove_dead_work, remove_work, trim_cache
+from worker.housekeeping import remove_dead_work, remove_work, trim_cache
 from worker.inputs import InputFetcher
 from worker.job_log import JobLogger
 from worker.trainer import CommandBuilder, core_command
@@ -135,6 +135,7 @@ class Supervisor:
         finally:
             # Everything worth keeping is in the object store; what is not cannot be told from damage.
             remove_work(work_dir)
+            self._inputs.release()
         attempt_logger.info("ended: %s", outcome)
         self._recover(stop, attempt.crashed_early)
         return outcome
@@ -156,7 +157,6 @@ class Supervisor:
             trim_cache(
                 self._settings.cache_dir,
                 max_bytes=self._settings.cache_max_bytes,
-                in_use_since=oldest_work(self._settings.work_dir),
                 missing_bytes=self._settings.min_free_bytes - shutil.disk_usage(self._settings.work_dir).free,
             )
         except OSError as error:  # another worker of this machine clears the same folders

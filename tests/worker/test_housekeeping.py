@@ -1,12 +1,18 @@
 """What a worker clears from its disk."""
 
+import fcntl
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine
 
-from worker.housekeeping import oldest_work, remove_dead_work, trim_cache
+from core.cache import DESCRIPTION_FILE, HOLD_FILE, cache_entry, hold, remove_unless_held
+from worker.housekeeping import remove_dead_work, trim_cache
 
 
 def test_only_the_folder_of_the_running_attempt_is_kept(
@@ -36,21 +42,48 @@ def make_entry(cache: Path, name: str, *, size: int, used_at: float) -> Path:
 
 
 def test_the_least_recently_used_entries_go_first_and_only_as_many_as_need_to(tmp_path: Path) -> None:
-    old, older, new = (
+    old, older, newest = (
         make_entry(tmp_path, name, size=100, used_at=at) for name, at in (("b", 2e6), ("a", 1e6), ("c", 3e6))
     )
-    assert trim_cache(tmp_path, max_bytes=300, in_use_since=None, missing_bytes=-50) == []
-    assert trim_cache(tmp_path, max_bytes=299, in_use_since=None) == [older]
-    assert trim_cache(tmp_path, max_bytes=0, in_use_since=2.5e6) == [old]
-    assert new.exists()
-    assert trim_cache(tmp_path / "none", max_bytes=0, in_use_since=None) == []
+    assert trim_cache(tmp_path, max_bytes=300, missing_bytes=-50) == []
+    assert trim_cache(tmp_path, max_bytes=299) == [older]
+    assert trim_cache(tmp_path, max_bytes=300, missing_bytes=1) == [old]
+    assert newest.exists()
+    assert trim_cache(tmp_path / "none", max_bytes=0) == []
 
 
-def test_the_oldest_work_is_that_of_the_attempt_that_began_first(tmp_path: Path) -> None:
-    assert oldest_work(tmp_path) is None
-    for job, began in (("a", 2e6), ("b", 1e6)):
-        folder = tmp_path / job / "1"
-        folder.mkdir(parents=True)
-        (folder / "spec.json").write_text("{}")
-        os.utime(folder / "spec.json", (began, began))
-    assert oldest_work(tmp_path) == 1e6
+HOLD = "import sys, pathlib, core.cache as c; c.hold(pathlib.Path(sys.argv[1])); print(); sys.stdin.read()"
+
+
+def test_an_entry_stays_as_long_as_a_process_that_uses_it_and_no_longer(tmp_path: Path) -> None:
+    """However it ends; of two jobs the one that began later and has ended keeps nothing."""
+    held, unused = (make_entry(tmp_path, name, size=100, used_at=at) for name, at in (("a", 1e6), ("b", 2e6)))
+    command = [sys.executable, "-c", HOLD, str(held)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as user:
+        assert user.stdout is not None
+        user.stdout.readline()
+        os.close(hold(unused))
+        assert trim_cache(tmp_path, max_bytes=0) == [unused]
+        user.kill()
+    assert trim_cache(tmp_path, max_bytes=0) == [held]
+
+
+def test_an_entry_that_is_removed_while_somebody_takes_hold_of_it_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, removed = fcntl.flock, []
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.extend((tmp_path / "latents").iterdir())
+            shutil.rmtree(removed[0])
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    folder = cache_entry(tmp_path, "latents", {"seed": 1})
+    assert removed == [folder]
+    assert cache_entry(tmp_path, "latents", {"seed": 1}) == folder
+    assert sorted(path.name for path in folder.iterdir()) == [HOLD_FILE, DESCRIPTION_FILE]
+    assert not remove_unless_held(folder)
