@@ -89,6 +89,10 @@ class JobWatch:
         except UnavailableError as error:
             LOGGER.warning("cannot look for changes of jobs: %s", error)
             return
+        except Exception:
+            # An error that we did not foresee must not end it: all that runs beside the requests ends with it.
+            LOGGER.exception("the look for changes of jobs failed")
+            return
         for job_id, version in [(job_id, versions.get(job_id)) for job_id in self._waiters]:
             for waiter in self._waiters[job_id]:
                 if version != waiter.version:
