@@ -260,3 +260,28 @@ def test_an_unforeseen_error_does_not_end_the_watch() -> None:
             return await watch.changed("a job", 1, timeout_seconds=20)
 
     assert asyncio.run(wait())
+
+
+def test_a_poll_that_begins_during_a_look_is_not_judged_by_it() -> None:
+    looking, go_on = threading.Event(), threading.Event()
+    outcomes = iter([{"a job": 1}])
+
+    def read_versions(ids: Collection[str]) -> Mapping[str, int]:
+        looking.set()
+        assert go_on.wait(20)
+        return next(outcomes, {"a job": 2, "another job": 1})
+
+    async def wait() -> list[bool]:
+        async with asyncio.TaskGroup() as polls, watching(read_versions) as watch:
+            earlier = polls.create_task(watch.changed("a job", 0, timeout_seconds=20))
+            assert await asyncio.to_thread(looking.wait, 20)
+            later = [
+                polls.create_task(watch.changed(job_id, version, timeout_seconds=20))
+                for job_id, version in [("a job", 2), ("another job", 1)]
+            ]
+            await asyncio.sleep(0)  # until both of them wait
+            go_on.set()
+            assert await earlier
+        return [poll.result() for poll in later]
+
+    assert asyncio.run(wait()) == [False, False], "they ended with the watch, not because of the look"
