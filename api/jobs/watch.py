@@ -92,7 +92,7 @@ class JobWatch:
             LOGGER.warning("cannot look for changes of jobs: %s", error)
             return
         except Exception:
-            # An error that we did not foresee must not end it: all that runs beside the requests ends with it.
+            # An error that we did not foresee must not end it: all that runs beside requests ends with it.
             LOGGER.exception("the look for changes of jobs failed")
             return
         for job_id, waiter in asked:
