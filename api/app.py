@@ -7,6 +7,7 @@ process; of several API processes one at a time reconciles, and all send.
 
 import asyncio
 import logging
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +48,8 @@ from store.reconciler import run_reconciler
 from store.settings import Settings
 from store.sweeper import run_sweeper
 from store.webhook_sender import run_webhook_sender
+
+LOGGER = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Condenser compresses text-to-image diffusion models: name a teacher, a student size and a source of captions,
@@ -184,6 +187,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 tasks.create_task(services.watch.run(closing))
                 yield
                 closing.set()
+    except ExceptionGroup:
+        # The server would go on to answer requests, with nothing beside them and every probe satisfied.
+        LOGGER.exception("what runs beside the requests has failed: the process ends")
+        signal.raise_signal(signal.SIGTERM)
+        raise
     finally:
         stop.set()
         for thread in (reconciler, sender):

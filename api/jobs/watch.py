@@ -82,15 +82,20 @@ class JobWatch:
         return waiter.changed
 
     async def _look(self) -> None:
-        if not self._waiters:
+        # Who begins to wait during the query may know a newer version than it has read.
+        asked = [(job_id, waiter) for job_id, waiters in self._waiters.items() for waiter in waiters]
+        if not asked:
             return
         try:
-            versions = await run_in_threadpool(self._read_versions, list(self._waiters))
+            versions = await run_in_threadpool(self._read_versions, {job_id for job_id, _ in asked})
         except UnavailableError as error:
             LOGGER.warning("cannot look for changes of jobs: %s", error)
             return
-        for job_id, version in [(job_id, versions.get(job_id)) for job_id in self._waiters]:
-            for waiter in self._waiters[job_id]:
-                if version != waiter.version:
-                    waiter.changed = True
-                    waiter.woken.set()
+        except Exception:
+            # An error that we did not foresee must not end it: all that runs beside requests ends with it.
+            LOGGER.exception("the look for changes of jobs failed")
+            return
+        for job_id, waiter in asked:
+            if versions.get(job_id) != waiter.version:
+                waiter.changed = True
+                waiter.woken.set()

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from store.settings import Settings
+from tests.conftest import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -122,6 +123,41 @@ def test_an_unforeseen_error_is_a_problem_without_internals(
     }
     assert answer.headers["x-request-id"] == "from-the-client"
     assert any("from-the-client" in record.getMessage() and record.exc_info for record in caplog.records)
+
+
+def test_the_process_ends_with_what_runs_beside_the_requests(
+    offline_settings: Settings, free_port: int, tmp_path: Path
+) -> None:
+    program = f"""
+import uvicorn
+from api.jobs.watch import JobWatch
+
+async def run(watch, closing):
+    raise RuntimeError("the watch has failed")
+
+JobWatch.run = run
+uvicorn.run("api.app:create_app_from_environment", factory=True, port={free_port})
+"""
+    environment = {
+        "DATABASE_URL": offline_settings.database_url,
+        "REDIS_URL": offline_settings.redis_url,
+        "S3_ENDPOINT_URL": str(offline_settings.s3_endpoint_url),
+        "API_KEY_PEPPER": offline_settings.required_pepper(),
+    }
+    with (tmp_path / "api.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=REPOSITORY,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        assert process.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+    assert "the watch has failed" in (tmp_path / "api.log").read_text()
 
 
 def test_the_process_never_loads_torch() -> None:

@@ -5,14 +5,16 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
 
+from api.jobs.watch import JobWatch
 from store.events import NewEvent
 from store.settings import Settings
 
@@ -233,3 +235,53 @@ def test_many_watchers_hold_neither_connections_nor_threads(
 
     with serve(api_settings.model_copy(update={"ping_seconds": 15})) as http:
         assert asyncio.run(watch_all(http)) == [200] * watchers
+
+
+@asynccontextmanager
+async def watching(read_versions: Callable[[Collection[str]], Mapping[str, int]]) -> AsyncIterator[JobWatch]:
+    """A watch that looks for changes all the time."""
+    watch, closing = JobWatch(read_versions, 0.001), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch.run(closing))
+        yield watch
+        closing.set()
+
+
+def test_an_unforeseen_error_does_not_end_the_watch() -> None:
+    outcomes = iter([ProgrammingError("SELECT", {}, Exception("the table is gone"))])
+
+    def read_versions(ids: Collection[str]) -> Mapping[str, int]:
+        for failure in outcomes:
+            raise failure
+        return dict.fromkeys(ids, 2)
+
+    async def wait() -> bool:
+        async with watching(read_versions) as watch:
+            return await watch.changed("a job", 1, timeout_seconds=20)
+
+    assert asyncio.run(wait())
+
+
+def test_a_poll_that_begins_during_a_look_is_not_judged_by_it() -> None:
+    looking, go_on = threading.Event(), threading.Event()
+    outcomes = iter([{"a job": 1}])
+
+    def read_versions(ids: Collection[str]) -> Mapping[str, int]:
+        looking.set()
+        assert go_on.wait(20)
+        return next(outcomes, {"a job": 2, "another job": 1})
+
+    async def wait() -> list[bool]:
+        async with asyncio.TaskGroup() as polls, watching(read_versions) as watch:
+            earlier = polls.create_task(watch.changed("a job", 0, timeout_seconds=20))
+            assert await asyncio.to_thread(looking.wait, 20)
+            later = [
+                polls.create_task(watch.changed(job_id, version, timeout_seconds=20))
+                for job_id, version in [("a job", 2), ("another job", 1)]
+            ]
+            await asyncio.sleep(0)  # until both of them wait
+            go_on.set()
+            assert await earlier
+        return [poll.result() for poll in later]
+
+    assert asyncio.run(wait()) == [False, False], "they ended with the watch, not because of the look"
