@@ -4,6 +4,7 @@ The route wants no key, as a presigned link of the object store wants none: the 
 who might read the file was given the link. Only with ``FILES_THROUGH_API`` are such links made, and opened.
 """
 
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 
 from api.openapi import problems
-from api.services import ServicesDependency
+from api.services import Services, ServicesDependency
 from store.errors import BadFileLinkError
 from store.file_links import FILES_PATH, is_good_file_link
 
@@ -31,7 +32,7 @@ _CONTENT = {_BINARY: {"schema": {"type": "string", "format": "binary"}}}
         **problems(404, 416, 422, 503),
     },
 )
-def read_file(
+async def read_file(
     services: ServicesDependency,
     key: Annotated[str, Query(max_length=1_024)],
     filename: Annotated[str, Query(max_length=1_024)],
@@ -56,7 +57,9 @@ def read_file(
         raise BadFileLinkError("The link is not one of this service's, or its hour is over: ask for another.")
     # Only one range of bytes is passed on; whatever else the header says, the whole file is an answer to it.
     is_single = byte_range is not None and byte_range.startswith("bytes=") and "," not in byte_range
-    opened = services.objects.open_object(key, byte_range=byte_range if is_single else None)
+    opened = await services.object_store_threads.run(
+        services.objects.open_object, key, byte_range=byte_range if is_single else None
+    )
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
@@ -67,4 +70,10 @@ def read_file(
     if opened.content_range is not None:
         headers["Content-Range"] = opened.content_range
     status = 200 if opened.content_range is None else 206
-    return StreamingResponse(opened.pieces, status_code=status, headers=headers, media_type=_BINARY)
+    pieces = _pass_on(services, opened.pieces)
+    return StreamingResponse(pieces, status_code=status, headers=headers, media_type=_BINARY)
+
+
+async def _pass_on(services: Services, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while piece := await services.object_store_threads.run(lambda: next(pieces, b"")):
+        yield piece

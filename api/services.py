@@ -14,12 +14,17 @@ from api.jobs.watch import JobWatch
 from api.key_checks import KeyChecks
 from api.monitoring import ApiMetrics
 from api.rate_limits import RateLimits
+from api.server_threads import ServerThreads
 from store.database import create_engine, transaction
-from store.objects import ObjectStore
+from store.objects import ObjectStore, Patience
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
 from store.versions import latest_versions
 from store.webhook_secrets import SecretBox
+
+OBJECT_STORE_THREADS = 20
+BROKER_THREADS = 4
+SOMEBODY_WAITS = Patience(attempts=2, read_seconds=20)
 
 
 class Services:
@@ -37,8 +42,10 @@ class Services:
         self.settings = settings
         self.metrics = metrics
         self.engine = create_engine(settings)
-        self.objects = ObjectStore(settings)
-        self.remote_objects = RemoteObjects(settings)
+        self.objects = ObjectStore(settings, SOMEBODY_WAITS)
+        self.remote_objects = RemoteObjects(settings, SOMEBODY_WAITS)
+        self.object_store_threads = ServerThreads("The object store", OBJECT_STORE_THREADS)
+        self.broker_threads = ServerThreads("The broker", BROKER_THREADS)
         self.keys = KeyChecks(self.engine, settings)
         self.rate_limits = RateLimits(settings)
         self.upload_slots = UploadSlots()

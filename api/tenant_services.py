@@ -37,6 +37,8 @@ class TenantServices:
         self.settings = services.settings
         self.objects = services.objects
         self.remote_objects = services.remote_objects
+        self.object_store_threads = services.object_store_threads
+        self.broker_threads = services.broker_threads
         self.upload_slots = services.upload_slots
         self.secret_box = services.secret_box
         self.keys = services.keys

@@ -40,6 +40,17 @@ _TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=3
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How often a client asks an S3 server, and how long it waits for each answer."""
+
+    attempts: int
+    read_seconds: float
+
+
+PATIENT = Patience(attempts=3, read_seconds=60)
+
+
+@dataclass(frozen=True)
 class OpenObject:
     """An object, or a range of it, on its way to somebody.
 
@@ -83,13 +94,15 @@ class ObjectStore:
     ----------
     settings
         Endpoint, credentials and bucket. Links are signed for the public endpoint where there is one.
+    patience
+        With the server.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: Patience = PATIENT) -> None:
         self.bucket = settings.s3_bucket
-        self._client = make_client(settings, settings.s3_endpoint_url)
+        self._client = make_client(settings, settings.s3_endpoint_url, patience)
         self._public_client = make_client(
-            settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url
+            settings, settings.s3_public_endpoint_url or settings.s3_endpoint_url, patience
         )
 
     def ensure_bucket(self) -> None:
@@ -353,7 +366,7 @@ def _pieces(body: "StreamingBody") -> Iterator[bytes]:
         yield from body.iter_chunks(PIECE_BYTES)
 
 
-def make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
+def make_client(settings: Settings, endpoint_url: str | None, patience: Patience) -> "S3Client":
     """Make a client of the S3 server that the settings name, at one of its addresses."""
     sign_by_server_time()
     secret = settings.s3_secret_access_key
@@ -369,9 +382,9 @@ def make_client(settings: Settings, endpoint_url: str | None) -> "S3Client":
             # Servers other than AWS mishandle the checksums that boto3 adds by default.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            retries={"mode": "standard", "total_max_attempts": 3},
+            retries={"mode": "standard", "total_max_attempts": patience.attempts},
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=patience.read_seconds,
         ),
     )
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from core.object_references import ObjectReference
 from store.errors import RemoteObjectError
-from store.objects import failures_named, make_client
+from store.objects import PATIENT, Patience, failures_named, make_client
 from store.settings import Settings
 
 BLOCK_BYTES = 2**20
@@ -40,10 +40,12 @@ class RemoteObjects:
     ----------
     settings
         Endpoint and credentials.
+    patience
+        With the server.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._client = make_client(settings, settings.s3_endpoint_url)
+    def __init__(self, settings: Settings, patience: Patience = PATIENT) -> None:
+        self._client = make_client(settings, settings.s3_endpoint_url, patience)
 
     def find(self, reference: ObjectReference) -> RemoteObject:
         """Find one object."""

@@ -8,6 +8,7 @@ this process included, the sweeper finds what was left.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 import anyio
 from anyio.to_thread import run_sync
@@ -33,26 +34,26 @@ async def receive_file(services: TenantServices, request: Request, name: str) ->
     key = await run_sync(_begin, services)
     upload = services.objects.begin_upload(key)
     try:
-        await _pass_on(request, upload, services.settings.upload_silence_seconds)
+        await _pass_on(services, request, upload)
         if not upload.size:
             raise InvalidInputError("The body is empty.", field="body")
-        stored = await run_sync(upload.complete)
+        stored = await services.object_store_threads.run(upload.complete)
         return await run_sync(_finish, services, name, stored)
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await run_sync(_give_up, services, upload)
+            await _give_up(services, upload)
         raise
 
 
-async def _pass_on(request: Request, upload: StreamedUpload, silence_seconds: float) -> None:
+async def _pass_on(services: TenantServices, request: Request, upload: StreamedUpload) -> None:
     piece = bytearray()
-    async for block in _blocks(request, silence_seconds):
+    async for block in _blocks(request, services.settings.upload_silence_seconds):
         piece += block
         if len(piece) >= PIECE_BYTES:
-            await run_sync(upload.write, piece)
+            await services.object_store_threads.run(upload.write, piece)
             piece.clear()
     if piece:
-        await run_sync(upload.write, piece)
+        await services.object_store_threads.run(upload.write, piece)
 
 
 async def _blocks(request: Request, silence_seconds: float) -> AsyncIterator[bytes]:
@@ -94,11 +95,14 @@ def _finish(services: TenantServices, name: str, stored: StoredObject) -> tuple[
         )
 
 
-def _give_up(services: TenantServices, upload: StreamedUpload) -> None:
+async def _give_up(services: TenantServices, upload: StreamedUpload) -> None:
     """Remove what was stored; what cannot be reached now is removed by the sweeper."""
-    for remove in (_let_sweep, _abort):
+    for remove in (
+        partial(run_sync, _let_sweep, services, upload),
+        partial(services.object_store_threads.run, upload.abort),
+    ):
         try:
-            remove(services, upload)
+            await remove()
         except UnavailableError as error:
             LOGGER.warning("the broken upload to %s is left to the sweeper: %s", upload.key, error.detail)
 
@@ -106,7 +110,3 @@ def _give_up(services: TenantServices, upload: StreamedUpload) -> None:
 def _let_sweep(services: TenantServices, upload: StreamedUpload) -> None:
     with services.transaction() as session:
         caption_files.give_up_upload(session, upload.key, now=server_now(session))
-
-
-def _abort(services: TenantServices, upload: StreamedUpload) -> None:
-    upload.abort()

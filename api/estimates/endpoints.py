@@ -18,11 +18,11 @@ router = APIRouter(tags=["estimates"])
     dependencies=[RequireJson],
     responses=problems(400, 413, 415, 422, 503),
 )
-def estimate_job(services: TenantServicesDependency, submission: SubmissionBody) -> schemas.Estimate:
+async def estimate_job(services: TenantServicesDependency, submission: SubmissionBody) -> schemas.Estimate:
     """Say what a job would take, without submitting it; the body is that of a submission.
 
     Parameters and weights are exact, memory and disk are counted. Times are there once a job of the same
     teacher has run through, and hold for machines like its own. The teacher must be on this server: there is
     no estimate for one in an object store.
     """
-    return service.estimate(services, submission)
+    return await service.estimate(services, submission)

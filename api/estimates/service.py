@@ -6,11 +6,13 @@ over its seconds, phase by phase, are the rate that its successor will run at on
 
 from collections.abc import Iterable, Mapping
 
+from starlette.concurrency import run_in_threadpool
+
 from api.captions.service import count_captions
 from api.estimates import schemas
 from api.jobs.placing import place_job
 from api.jobs.requests import Submission
-from api.jobs.validation import resolve_spec
+from api.jobs.validation import resolve_in_thread
 from api.tenant_services import TenantServices
 from core.estimate import Estimate, estimate_job
 from core.spec import BundledCaptions, DistillationSpec, TeacherInfo, find_teacher, list_teachers
@@ -31,16 +33,20 @@ RATE_OF_PHASE = {
 """The phases whose rate is taken for a phase, the best one first."""
 
 
-def estimate(services: TenantServices, submission: Submission) -> schemas.Estimate:
+async def estimate(services: TenantServices, submission: Submission) -> schemas.Estimate:
     """Estimate a job; `InvalidInputError` where it would be refused, or its teacher is not on this server."""
-    settings = services.settings
-    spec = resolve_spec(submission.spec, settings, services.remote_objects)
-    if is_remote(spec.teacher):
+    if is_remote(submission.spec.teacher):
         raise InvalidInputError(
-            "A job with this teacher may be submitted, but there is no estimate of it: the teacher is in an "
-            "object store, and what a job takes is counted from weight files on this server.",
+            "There is no estimate of a job whose teacher is in an object store: what a job takes is counted "
+            "from weight files on this server.",
             field="teacher",
         )
+    spec = await resolve_in_thread(services, submission.spec)
+    return await run_in_threadpool(_estimate, services, spec)
+
+
+def _estimate(services: TenantServices, spec: DistillationSpec) -> schemas.Estimate:
+    settings = services.settings
     teacher = find_teacher(spec.teacher, settings.teachers_dirs)
     teachers = {known.id: known for known in list_teachers(settings.teachers_dirs)}
     counted = estimate_job(teacher, spec, caption_count=_caption_count(spec, teachers))

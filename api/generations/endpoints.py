@@ -67,7 +67,7 @@ def generate_pictures(
     """
     carried = service.generate(services, job_id, request, idempotency_key)
     if not carried.is_replay:
-        background.add_task(hints.send, services.settings)
+        background.add_task(hints.send, services)
     return carried.response()
 
 

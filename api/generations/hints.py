@@ -2,16 +2,16 @@
 
 import logging
 
+from api.tenant_services import TenantServices
 from store.errors import UnavailableError
 from store.queue import send_generation_hint
-from store.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 
 
-def send(settings: Settings) -> None:
-    """Tell the workers; a broker that is down is logged only, for the reconciler tells them again."""
+async def send(services: TenantServices) -> None:
+    """Tell the workers; a broker that does not answer is logged only, for the reconciler tells them again."""
     try:
-        send_generation_hint(settings)
+        await services.broker_threads.run(send_generation_hint, services.settings)
     except UnavailableError as error:
         LOGGER.warning("the interactive workers were not told, the reconciler will: %s", error)

@@ -1,9 +1,14 @@
-"""What the routes of generations do, as plain blocking functions that run in the thread pool."""
+"""What the routes of generations do: plain blocking functions that run in the thread pool.
+
+The one that also asks the object store is a coroutine, which does that in threads meant for it.
+"""
 
 import secrets
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
+
+from starlette.concurrency import run_in_threadpool
 
 from api.generations import schemas
 from api.idempotency import Carried, carry_out_once, key_of
@@ -110,13 +115,19 @@ def delete_generation(services: TenantServices, generation_id: str) -> None:
         generations.delete_generation(session, generation_id=generation_id, now=server_now(session))
 
 
-def read_picture(services: TenantServices, generation_id: str, position: int) -> bytes:
+async def read_picture(services: TenantServices, generation_id: str, position: int) -> bytes:
     """Read a picture itself, for pages, which show nothing of another origin."""
+    key = await run_in_threadpool(_find_picture, services, generation_id, position)
+    return await services.object_store_threads.run(services.objects.read_object, key)
+
+
+def _find_picture(services: TenantServices, generation_id: str, position: int) -> str:
     with services.transaction() as session:
         drawings = generations.get_generation(session, generation_id).drawings
     if position not in range(len(drawings)) or "key" not in drawings[position]:
         raise NotFoundError("The generation has no such picture.")
-    return services.objects.read_object(drawings[position]["key"])
+    key: str = drawings[position]["key"]
+    return key
 
 
 def capacity(services: TenantServices) -> InteractiveCapacity:

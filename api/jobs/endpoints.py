@@ -1,7 +1,8 @@
 """Routes of jobs.
 
-Handlers that touch the database are plain functions, which run in the thread pool. The two that wait, the
-long poll and the stream, are coroutines, and wait without a thread or a connection.
+Handlers that touch the database alone are plain functions, which run in the thread pool. The two that wait,
+the long poll and the stream, are coroutines, and wait without a thread or a connection; so are those that may
+ask the object store, which has threads of its own.
 """
 
 import logging
@@ -84,7 +85,7 @@ WEIGHTS_HEADERS = {
     response_model=schemas.Job,
     responses={**CREATED, **problems(400, 409, 413, 415, 422, 503)},
 )
-def create_job(
+async def create_job(
     services: TenantServicesDependency,
     submission: SubmissionBody,
     idempotency_key: IdempotencyKeyHeader,
@@ -94,7 +95,7 @@ def create_job(
 
     The workers are told after the answer has been sent; a broker that is down delays the job, no more.
     """
-    carried = service.submit_job(services, submission, idempotency_key)
+    carried = await service.submit_job(services, submission, idempotency_key)
     return _announce(services, carried, background)
 
 
@@ -103,7 +104,7 @@ def _announce(services: TenantServices, carried: Carried, background: Background
     if not carried.is_replay:
         job = schemas.Job.model_validate_json(carried.answer.body)
         LOGGER.info("job accepted", extra={"job_id": job.id})
-        background.add_task(hints.send, services.settings, job)
+        background.add_task(hints.send, services, job)
     return carried.response()
 
 
@@ -236,7 +237,7 @@ def retry_job(
 
 def _tell_workers(services: TenantServices, job: schemas.Job, background: BackgroundTasks) -> schemas.Job:
     if job.status == "queued":
-        background.add_task(hints.send, services.settings, job)
+        background.add_task(hints.send, services, job)
     return job
 
 
@@ -248,7 +249,7 @@ def _tell_workers(services: TenantServices, job: schemas.Job, background: Backgr
     response_model=schemas.Job,
     responses={**CREATED, **problems(400, 404, 409, 413, 422, 503)},
 )
-def clone_job(
+async def clone_job(
     services: TenantServicesDependency,
     job_id: JobId,
     idempotency_key: IdempotencyKeyHeader,
@@ -260,7 +261,7 @@ def clone_job(
     Fields in the body differ: groups of fields such as `training` field by field, all others as a whole.
     `options.not_before` is not taken over.
     """
-    carried = service.clone_job(services, job_id, changes or {}, idempotency_key)
+    carried = await service.clone_job(services, job_id, changes or {}, idempotency_key)
     return _announce(services, carried, background)
 
 

@@ -1,6 +1,7 @@
 """What the job routes do, as plain blocking functions that run in the thread pool.
 
-Each opens one short transaction, and none makes another network call inside it.
+Each opens one short transaction, and none makes another network call inside it. What checks a specification
+is a coroutine: for that the object store may have to be asked, in threads meant for it.
 """
 
 import json
@@ -10,12 +11,14 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Literal
 
+from starlette.concurrency import run_in_threadpool
+
 from api.errors import WeightsLeftOutError, WeightsNotReadyError
 from api.idempotency import Carried, carried_before, carry_out_once, key_of
 from api.jobs import schemas
 from api.jobs.placing import place_job
 from api.jobs.requests import Submission, changed_submission
-from api.jobs.validation import resolve_spec
+from api.jobs.validation import resolve_in_thread
 from api.pagination import ListPage
 from api.tenant_services import TenantServices
 from core.spec import DistillationSpec, UploadedCaptions
@@ -52,14 +55,20 @@ class EventBatch:
     is_last: bool
 
 
-def submit_job(services: TenantServices, submission: Submission, idempotency_key: str | None) -> Carried:
+async def submit_job(
+    services: TenantServices, submission: Submission, idempotency_key: str | None
+) -> Carried:
     """Check a specification and write the job, or find the answer that the same request got before."""
     key = key_of(idempotency_key, _text_of(submission.spec, submission.options))
-    return carried_before(services, key) or _write_job(services, submission, key)
+    if (before := await run_in_threadpool(carried_before, services, key)) is not None:
+        return before
+    spec = await resolve_in_thread(services, submission.spec)
+    return await run_in_threadpool(_write_job, services, spec, submission.options, key)
 
 
-def _write_job(services: TenantServices, submission: Submission, key: IdempotencyKey | None) -> Carried:
-    spec = resolve_spec(submission.spec, services.settings, services.remote_objects)
+def _write_job(
+    services: TenantServices, spec: DistillationSpec, options: JobOptions, key: IdempotencyKey | None
+) -> Carried:
     place = place_job(spec, services.settings)
 
     def write(session: Session, now: datetime) -> tuple[KeptAnswer, str]:
@@ -67,7 +76,7 @@ def _write_job(services: TenantServices, submission: Submission, key: Idempotenc
         job = jobs.create_job(
             session,
             spec=spec,
-            options=_timely(submission.options, now),
+            options=_timely(options, now),
             queue=place.queue,
             memory_bytes=place.memory_bytes,
             now=now,
@@ -113,17 +122,18 @@ def _timely(options: JobOptions, now: datetime) -> JobOptions:
     return options
 
 
-def clone_job(
+async def clone_job(
     services: TenantServices, job_id: str, changes: Mapping[str, Any], idempotency_key: str | None
 ) -> Carried:
     """Submit a job's specification and options again, with some fields changed."""
     key = key_of(idempotency_key, "clone", job_id, json.dumps(changes, sort_keys=True))
-    if (before := carried_before(services, key)) is not None:
+    if (before := await run_in_threadpool(carried_before, services, key)) is not None:
         return before
-    with services.transaction() as session:
-        job = job_queries.get_job(session, job_id)
+    job = await run_in_threadpool(read_job, services, job_id)
     options = JobOptions(priority=job.priority, max_runtime_s=job.max_runtime_s)
-    return _write_job(services, changed_submission(job.spec, options, changes), key)
+    submission = changed_submission(job.spec, options, changes)
+    spec = await resolve_in_thread(services, submission.spec)
+    return await run_in_threadpool(_write_job, services, spec, submission.options, key)
 
 
 def list_jobs(

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
+
+from api.tenant_services import TenantServices
 from core.caption_formats import format_to_read
 from core.spec import (
     BadCaptionsError,
@@ -37,6 +40,13 @@ MOST_RECORDS: Mapping[str, int] = {
     "evaluation.score_every": 10_000,
 }
 """How often each may come in a job: all of it is kept as long as the job, and shown on its page."""
+
+
+async def resolve_in_thread(services: TenantServices, spec: DistillationSpec) -> DistillationSpec:
+    """Do what `resolve_spec` does, among those who ask the object store only where it has to be asked."""
+    asks = is_remote(spec.teacher) or isinstance(spec.captions, S3Captions)
+    run = services.object_store_threads.run if asks else run_in_threadpool
+    return await run(resolve_spec, spec, services.settings, services.remote_objects)
 
 
 def resolve_spec(spec: DistillationSpec, settings: Settings, remote: RemoteObjects) -> DistillationSpec:

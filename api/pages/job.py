@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
 
 from api.comparisons.schemas import SPLITS
 from api.jobs import hints, schemas, service
@@ -90,7 +91,7 @@ def move_job(
     except ConflictError as error:
         return _render(request, services, viewer, job_id, notice=error.detail, status=409)
     if job.status == "queued":
-        background.add_task(hints.send, services.settings, job)
+        background.add_task(hints.send, services, job)
     return RedirectResponse(f"/ui/jobs/{job.id}", status_code=303)
 
 
@@ -119,7 +120,7 @@ def download_file(
 
 
 @router.get("/jobs/{job_id}/picture")
-def read_picture(
+async def read_picture(
     services: PageServices,
     viewer: ViewerDependency,
     job_id: JobId,
@@ -127,18 +128,24 @@ def read_picture(
     path: FilePath,
 ) -> Response:
     """Give a grid from this very origin, so that scripts may cut pictures out of it."""
-    row = _find_file(services, job_id, attempt, path)
+    row = await run_in_threadpool(_find_file, services, job_id, attempt, path)
     if not path.endswith(".png"):
         raise NotFoundError("The job has no such picture.")
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Cookie"}
-    return Response(services.objects.read_object(row.key), media_type="image/png", headers=headers)
+    content = await services.object_store_threads.run(services.objects.read_object, row.key)
+    return Response(content, media_type="image/png", headers=headers)
 
 
 @router.get("/jobs/{job_id}/log")
-def read_log(services: PageServices, viewer: ViewerDependency, job_id: JobId, attempt: Attempt) -> Response:
+async def read_log(
+    services: PageServices, viewer: ViewerDependency, job_id: JobId, attempt: Attempt
+) -> Response:
     """Give the end of what the trainer of an attempt printed."""
-    row = _find_file(services, job_id, attempt, "trainer.log", kind="log")
-    text = services.objects.read_object(row.key, last_bytes=SHOWN_LOG_BYTES).decode("utf-8", "replace")
+    row = await run_in_threadpool(_find_file, services, job_id, attempt, "trainer.log", kind="log")
+    content = await services.object_store_threads.run(
+        services.objects.read_object, row.key, last_bytes=SHOWN_LOG_BYTES
+    )
+    text = content.decode("utf-8", "replace")
     return render("fragments/log.html", {"text": text, "cut": row.size > SHOWN_LOG_BYTES})
 
 

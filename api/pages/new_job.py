@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, BackgroundTasks, Query, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
 
 from api.captions import service as caption_service
 from api.estimates import service as estimates
@@ -64,7 +65,7 @@ def show_form(
 
 
 @router.post("/new", dependencies=MAY_CHANGE)
-def submit_form(
+async def submit_form(
     services: PageServices,
     viewer: ViewerDependency,
     background: BackgroundTasks,
@@ -74,22 +75,24 @@ def submit_form(
     key = form.get(KEY_FIELD, [None])[-1]
     try:
         submission = read_submission(spec_form.read_document(form))
-        carried = service.submit_job(services, submission, key)
+        carried = await service.submit_job(services, submission, key)
     except (RequestValidationError, InvalidInputError) as error:
-        return _render(services, viewer, form, errors=_field_errors(error), status=422)
+        return await run_in_threadpool(
+            _render, services, viewer, form, errors=_field_errors(error), status=422
+        )
     except IdempotencyConflictError:
-        return _render(services, viewer, form, notice=MADE_ALREADY, status=409)
+        return await run_in_threadpool(_render, services, viewer, form, notice=MADE_ALREADY, status=409)
     job = schemas.Job.model_validate_json(carried.answer.body)
     if not carried.is_replay:
-        background.add_task(hints.send, services.settings, job)
+        background.add_task(hints.send, services, job)
     return RedirectResponse(f"/ui/jobs/{job.id}", status_code=303)
 
 
 @router.post("/fragments/estimate", dependencies=[REQUIRE_OWN_FORM])
-def show_estimate(services: PageServices, viewer: ViewerDependency, form: FormDependency) -> Response:
+async def show_estimate(services: PageServices, viewer: ViewerDependency, form: FormDependency) -> Response:
     """Say what the job in the form would take, or what keeps it from being one."""
     try:
-        estimate = estimates.estimate(services, read_submission(spec_form.read_document(form)))
+        estimate = await estimates.estimate(services, read_submission(spec_form.read_document(form)))
     except (RequestValidationError, InvalidInputError) as error:
         return render("fragments/estimate.html", {"estimate": None, "errors": _field_errors(error)})
     return render("fragments/estimate.html", {"estimate": estimate, "errors": []})

@@ -116,7 +116,7 @@ def play(
         job_id, wanted = _read(form)
         carried = service.generate(services, job_id, wanted)
         generation = schemas.Generation.model_validate_json(carried.answer.body)
-        background.add_task(hints.send, services.settings)
+        background.add_task(hints.send, services)
     except (RequestValidationError, InvalidInputError, ConflictError, NotFoundError) as error:
         errors = _field_errors(error)
     if "hx-request" in request.headers:
@@ -153,11 +153,11 @@ def cancel(services: PageServices, viewer: ViewerDependency, generation_id: Gene
 
 
 @router.get("/ui/generations/{generation_id}/pictures/{position}")
-def read_picture(
+async def read_picture(
     services: PageServices, viewer: ViewerDependency, generation_id: GenerationId, position: int
 ) -> Response:
     """Give a picture from this very origin."""
-    content = service.read_picture(services, generation_id, position)
+    content = await service.read_picture(services, generation_id, position)
     headers = {"Cache-Control": "private, max-age=86400, immutable", "Vary": "Cookie"}
     return Response(content, media_type="image/png", headers=headers)
 

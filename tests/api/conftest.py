@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -105,6 +105,58 @@ def offline_settings(teachers_dir: Path, tmp_path_factory: pytest.TempPathFactor
             "key_cache_seconds": 3_600,
         }
     )
+
+
+class StallingServer:
+    """Takes connections, and never comes to the end of an answer: a byte now and then, so nobody gives up."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._closed = threading.Event()
+        self._taken: list[socket.socket] = []
+        self._threads = [threading.Thread(target=work) for work in (self._take, self._stall)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def taken(self) -> int:
+        """How many connections it has taken."""
+        return len(self._taken)
+
+    def close(self) -> None:
+        """Cut all connections, and take no more."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for used in (self._listener, *self._taken):
+            used.close()
+
+    def _take(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._taken.append(self._listener.accept()[0])
+
+    def _stall(self) -> None:
+        while not self._closed.wait(1):
+            for connection in list(self._taken):
+                with suppress(OSError):
+                    connection.send(b"+")
+
+
+@pytest.fixture
+def stalling_server() -> Iterator[StallingServer]:
+    """A server that answers nobody."""
+    server = StallingServer()
+    yield server
+    server.close()
 
 
 class Server(uvicorn.Server):

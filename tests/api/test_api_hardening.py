@@ -6,16 +6,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import Engine
 
 from api.head_limit import MAX_ADDRESS_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
 from api.http_protocol import MAX_UNPARSED_BYTES
+from api.services import BROKER_THREADS, OBJECT_STORE_THREADS
+from store.api_keys import create_key
+from store.database import server_now, transaction
+from store.leases import NewArtifact, add_artifacts
+from store.models import ArtifactKind
 from store.settings import Settings
+from tests.api.conftest import StallingServer, visit
+from tests.conftest import PATIENCE_SECONDS
 
 JSON = {"Content-Type": "application/json"}
 UNKNOWN = "019ab2c4-7f1e-7c3a-9d52-0b6a4be1d9aa"
@@ -188,6 +197,93 @@ def is_cut_off(port: int, beginning: bytes) -> bool:
         except ConnectionError:
             return True
     return False
+
+
+REQUESTS = 25
+"""More than threads for the object store or the broker, and than those that all requests share."""
+
+ASK_THE_OBJECT_STORE: dict[str, Callable[[httpx.Client, str], httpx.Response]] = {
+    "pictures": lambda http, job_id: http.get(
+        f"/ui/jobs/{job_id}/picture", params={"attempt": 1, "path": "grid.png"}, timeout=PATIENCE_SECONDS
+    ),
+    "logs": lambda http, job_id: http.get(
+        f"/ui/jobs/{job_id}/log", params={"attempt": 1}, timeout=PATIENCE_SECONDS
+    ),
+    "files": lambda http, job_id: http.get(
+        http.get(f"/jobs/{job_id}/artifacts").json()["items"][0]["url"], timeout=PATIENCE_SECONDS
+    ),
+    "submissions": lambda http, job_id: http.post("/jobs", json=REMOTE, timeout=PATIENCE_SECONDS),
+    "estimates": lambda http, job_id: http.post("/estimates", json=REMOTE, timeout=PATIENCE_SECONDS),
+}
+REMOTE = {"teacher": "tiny", "captions": {"kind": "s3", "uri": "s3://captions/of-others.txt"}}
+
+
+@pytest.fixture
+def job_with_files(engine: Engine, jobs: Any) -> str:
+    """A job of whose files only the rows are there."""
+    claim = jobs.claim(jobs.submit())
+    files: list[tuple[str, ArtifactKind]] = [("grid.png", "sample"), ("trainer.log", "log")]
+    with transaction(engine) as session:
+        add_artifacts(
+            session,
+            job_id=claim.job_id,
+            lease_token=claim.lease_token,
+            artifacts=[
+                NewArtifact(path=path, kind=kind, step=None, key=f"jobs/{path}", size=1, sha256="0" * 64)
+                for path, kind in files
+            ],
+            event=None,
+            now=server_now(session),
+        )
+    job_id: str = claim.job_id
+    return job_id
+
+
+@pytest.mark.parametrize("what", ASK_THE_OBJECT_STORE)
+def test_a_stalling_object_store_holds_up_only_who_asks_it(
+    api_settings: Settings,
+    serve: Callable[[Settings], Any],
+    stalling_server: StallingServer,
+    engine: Engine,
+    job_with_files: str,
+    eventually: Callable[..., Any],
+    what: str,
+) -> None:
+    with transaction(engine) as session:
+        now, pepper = server_now(session), api_settings.required_pepper()
+        visitor = create_key(session, name="a visitor", scopes=["read"], pepper=pepper, now=now).row.id
+    stalling = {
+        "s3_endpoint_url": f"http://{stalling_server.address}",
+        "s3_caption_prefixes": ["s3://captions"],
+        "files_through_api": True,
+    }
+    with serve(api_settings.model_copy(update=stalling)) as http, ThreadPoolExecutor(REQUESTS) as pool:
+        visit(http, visitor)
+        asked = [pool.submit(ASK_THE_OBJECT_STORE[what], http, job_with_files) for _ in range(REQUESTS)]
+        try:
+            eventually(lambda: stalling_server.taken >= OBJECT_STORE_THREADS)
+            assert http.get("/jobs").status_code == 200
+            assert http.post(f"/jobs/{job_with_files}/cancel").status_code == 200
+        finally:
+            stalling_server.close()
+        assert {request.result().status_code for request in asked} == {503}
+
+
+def test_a_stalling_broker_holds_up_no_submission(
+    api_settings: Settings,
+    serve: Callable[[Settings], Any],
+    stalling_server: StallingServer,
+    eventually: Callable[..., Any],
+) -> None:
+    stalling = {"redis_url": f"redis://{stalling_server.address}/0", "rate_limit_per_minute": None}
+    with serve(api_settings.model_copy(update=stalling)) as http, ThreadPoolExecutor(REQUESTS) as pool:
+        asked = [pool.submit(http.post, "/jobs", json={"teacher": "tiny"}) for _ in range(REQUESTS)]
+        try:
+            assert {request.result().status_code for request in asked} == {201}
+            eventually(lambda: stalling_server.taken >= BROKER_THREADS)
+            assert len(http.get("/jobs", params={"limit": 100}).json()["items"]) == REQUESTS
+        finally:
+            stalling_server.close()
 
 
 def test_no_foreign_page_reads_answers_by_default(offline: httpx.Client) -> None:

@@ -1,9 +1,6 @@
 """Requests of a key are counted, by all API processes together, and pass while nobody can count."""
 
 import re
-import socket
-import threading
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +13,7 @@ from api.rate_limits import AWAY_SECONDS, RateLimits
 from store.api_keys import create_key
 from store.database import server_now, transaction
 from store.settings import Settings
+from tests.api.conftest import StallingServer
 
 LIMIT = 5
 
@@ -88,44 +86,21 @@ def test_requests_pass_while_valkey_is_gone(strict: Settings, offline_settings: 
     assert {answer.status_code for answer in answers} == {200}
 
 
-@pytest.fixture
-def silent_url() -> Iterator[tuple[str, Callable[[], int]]]:
-    """A server that takes connections and never says a word, and how many it has taken."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    taken: list[socket.socket] = []
-
-    def take() -> None:
-        while True:
-            try:
-                taken.append(listener.accept()[0])
-            except OSError:
-                return
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0", lambda: len(taken)
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join()
-    for connection in taken:
-        connection.close()
-
-
-def test_a_silent_valkey_slows_one_request_and_not_all(
-    strict: Settings, silent_url: tuple[str, Callable[[], int]]
+def test_a_stalling_valkey_slows_one_request_and_not_all(
+    strict: Settings, stalling_server: StallingServer
 ) -> None:
-    url, taken = silent_url
     seconds = 0.0
-    limits = RateLimits(strict.model_copy(update={"redis_url": url}), clock=lambda: seconds)
+    stalling = strict.model_copy(update={"redis_url": f"redis://{stalling_server.address}/0"})
+    limits = RateLimits(stalling, clock=lambda: seconds)
     assert limits.count("k") is None
-    tried = taken()
+    tried = stalling_server.taken
     assert tried >= 1
     for _ in range(100):
         assert limits.count("k") is None
-    assert taken() == tried, "it is not asked again at once"
+    assert stalling_server.taken == tried, "it is not asked again at once"
     seconds = AWAY_SECONDS
     limits.count("k")
-    assert taken() > tried
+    assert stalling_server.taken > tried
     limits.close()
 
 
