@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, get_args
 from urllib.parse import urlencode
 
@@ -108,6 +109,11 @@ def _list(services: TenantServices, filters: Filters) -> dict[str, Any]:
 
 
 def _digest(jobs: Sequence[Job]) -> str:
-    """Sum up what a page of the list shows; everything about a job changes with its last event's number."""
-    shown = " ".join(f"{job.id}:{job.last_sequence}" for job in jobs)
+    """Sum up what a page of the list shows.
+
+    Everything about a job changes with its last event's number, but for the time that it waits for.
+    """
+    now = datetime.now(UTC)
+    waiting = {job.id for job in jobs if job.not_before is not None and job.not_before > now}
+    shown = " ".join(f"{job.id}:{job.last_sequence}:{job.id in waiting}" for job in jobs)
     return hashlib.sha256(shown.encode()).hexdigest()[:16]

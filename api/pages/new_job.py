@@ -21,10 +21,11 @@ from api.pages.rendering import PageRoute, render
 from api.pages.session import MAY_CHANGE, REQUIRE_OWN_FORM, PageServices, Viewer, ViewerDependency
 from api.pages.sizes import known_teachers
 from api.tenant_services import TenantServices
-from store.errors import IdempotencyConflictError, InvalidInputError
+from store.errors import IdempotencyConflictError, InvalidInputError, QuotaExceededError, UnavailableError
 
 DEFAULT_PRESET = "demo"
 KEY_FIELD = "idempotency_key"
+TRY_AGAIN = "A server that this service depends on does not answer. Send the form again in a moment."
 MADE_ALREADY = "This form has made a job already. Send it again to make another one."
 
 router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
@@ -82,6 +83,10 @@ async def submit_form(
         )
     except IdempotencyConflictError:
         return await run_in_threadpool(_render, services, viewer, form, notice=MADE_ALREADY, status=409)
+    except QuotaExceededError as error:
+        return await run_in_threadpool(_render, services, viewer, form, notice=error.detail, status=409)
+    except UnavailableError:
+        return await run_in_threadpool(_render, services, viewer, form, notice=TRY_AGAIN, status=503)
     job = schemas.Job.model_validate_json(carried.answer.body)
     if not carried.is_replay:
         background.add_task(hints.send, services, job)

@@ -1,6 +1,7 @@
 """Turns templates into answers: HTML that runs no script and loads nothing but our own files."""
 
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ _environment = jinja2.Environment(
 )
 _environment.filters.update(wording.FILTERS)
 _environment.globals.update(asset=asset_path, viewer=None, wording=wording, labels=KIND_LABELS)
+_environment.tests["ahead"] = lambda moment: moment is not None and moment > datetime.now(UTC)
 _environment.tests["in_part"] = lambda path, part: path == part or path.startswith(f"{part}.")
 for _name in _environment.list_templates():
     _environment.get_template(_name)  # now: the first visitor of a page would wait for its compilation

@@ -308,6 +308,15 @@ def test_pages_of_allowed_origins_may_use_the_api(
         )
         assert preflight.status_code == 200
         assert preflight.headers["access-control-allow-origin"] == ORIGIN
+        routes = client.get("/openapi.json").json()["paths"].values()
+        methods = {method.upper() for route in routes for method in route} & {
+            "DELETE",
+            "GET",
+            "PATCH",
+            "POST",
+            "PUT",
+        }
+        assert set(preflight.headers["access-control-allow-methods"].split(", ")) == methods
         answer = client.get("/healthz", headers={"Origin": ORIGIN})
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == ORIGIN

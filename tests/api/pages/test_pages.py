@@ -1,13 +1,17 @@
 """Pages as HTTP: what they carry, what they refuse, and what goes wrong in words."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Engine, text
 
 from api.jobs.requests import Submission
 from api.pages import spec_form
+from store.database import transaction
+from store.tenants import set_quotas
 from tests.api.conftest import visit
 
 PAGES = ("/", "/ui/new", "/ui/compare", "/ui/teachers", "/ui/captions", "/ui/workers")
@@ -108,6 +112,39 @@ def test_one_form_makes_one_job(http: httpx.Client) -> None:
     assert key not in changed.text
     (job,) = http.get("/jobs").json()["items"]
     assert first.headers["location"] == f"/ui/jobs/{job['id']}"
+
+
+def test_a_form_that_a_quota_refuses_comes_back_as_it_was_filled_in(
+    http: httpx.Client, engine: Engine
+) -> None:
+    with transaction(engine) as session:
+        set_quotas(session, "default", {"queued_jobs": 0})
+    form = spec_form.write_form(Submission(teacher="tiny").model_dump(mode="json"))
+    form["training.steps"] = ["1234"]
+    answer = http.post("/ui/new", data=form, headers=own(http))
+    assert answer.status_code == 409
+    assert "0 jobs of tenant default are queued, and 0 may be" in answer.text
+    assert 'value="1234"' in answer.text
+
+
+def test_a_job_waits_for_its_time_only_until_that_has_come(http: httpx.Client, engine: Engine) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    body = {"teacher": "tiny", "options": {"not_before": tomorrow.isoformat()}}
+    job_id = http.post("/jobs", json=body).raise_for_status().json()["id"]
+    seen = {"seen": seen_of(http.get("/").text)}
+    assert http.get("/ui/fragments/jobs", params=seen).status_code == 204
+    assert "Waits for its time" in http.get("/").text
+    assert "It waits for its time" in http.get(f"/ui/jobs/{job_id}").text
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET not_before = '2024-01-01T00:00:00Z'"))
+    refreshed = http.get("/ui/fragments/jobs", params=seen)
+    assert (refreshed.status_code, "Waits for a worker" in refreshed.text) == (200, True)
+    assert "It waits for a" in http.get(f"/ui/jobs/{job_id}").text
+
+
+def seen_of(page: str) -> str:
+    (seen,) = re.findall(r'id="seen" name="seen" value="([^"]+)"', page)
+    return seen
 
 
 def test_a_form_with_a_wrong_field_comes_back_with_the_words_at_the_field(http: httpx.Client) -> None:
