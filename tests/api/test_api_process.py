@@ -108,7 +108,7 @@ def test_an_unforeseen_error_is_a_problem_without_internals(
 ) -> None:
     job_id = jobs.submit()
     with engine.begin() as connection:
-        connection.execute(text("""UPDATE jobs SET spec = '{"secret": 1}'"""))
+        connection.execute(text("""UPDATE jobs SET student = '{"secret": 1}'"""))
     answer = http.get(f"/jobs/{job_id}", headers={"X-Request-Id": "from-the-client"})
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

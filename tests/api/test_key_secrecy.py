@@ -48,7 +48,7 @@ def test_a_key_is_in_no_log_problem_event_or_table(
             ]
         # An error that nobody foresaw is logged with all that is known of it.
         with engine.begin() as connection:
-            connection.execute(text("""UPDATE jobs SET spec = '{"secret": 1}'"""))
+            connection.execute(text("""UPDATE jobs SET student = '{"secret": 1}'"""))
         answers.append(http.get("/jobs", params={"teacher": "tiny"}, headers=good))
         assert answers[-1].status_code == 500
     process.terminate()

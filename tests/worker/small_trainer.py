@@ -53,7 +53,9 @@ def export(steps: list[list[int]]) -> None:
     (student / "unet" / "steps.json").write_text(json.dumps(steps))
     if BEHAVIOUR == "big-student":
         (student / "unet" / "weights.bin").write_bytes(bytes(3 * BALLAST_BYTES))
-    (student / "manifest.json").write_text(json.dumps({"teacher": SPEC["teacher"]}))
+    (student / "manifest.json").write_text(
+        json.dumps({"teacher": SPEC["teacher"], "files": [{"path": "unet/steps.json"}]})
+    )
     (WORK_DIR / "result.json").write_text(json.dumps({"steps": len(steps)}))
     tell("artifact", path="student")
     tell("result", values={"steps": len(steps)})
