@@ -1,7 +1,8 @@
 """What is cleared from the object store, and what is left alone."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +32,20 @@ def put(object_store: ObjectStore, tmp_path: Path) -> Callable[[str], None]:
         object_store.upload_file(tmp_path / "file", key)
 
     return put
+
+
+@contextmanager
+def sweeping(engine: Engine, object_store: ObjectStore, settings: Settings) -> Iterator[None]:
+    """Have the sweeper's thread make pass after pass; at the end it has to stop."""
+    stop = threading.Event()
+    fast = settings.model_copy(update={"reconcile_seconds": 0.02})
+    thread = threading.Thread(target=run_sweeper, args=(engine, object_store, fast, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_deleted_job_loses_its_objects_and_late_ones_too(
@@ -69,15 +84,8 @@ def test_the_thread_clears_up_and_stops(
     put(f"jobs/{deleted}/attempts/1/file")
     with transaction(engine) as session:
         jobs.delete_job(session, job_id=deleted, now=server_now(session))
-    stop = threading.Event()
-    fast = settings.model_copy(update={"reconcile_seconds": 0.02})
-    thread = threading.Thread(target=run_sweeper, args=(engine, object_store, fast, stop))
-    thread.start()
-    try:
+    with sweeping(engine, object_store, settings):
         eventually(lambda: object_store.list_keys("jobs/") == [])
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_what_the_store_refuses_to_remove_holds_nothing_else_up(
@@ -104,15 +112,8 @@ def test_what_the_store_refuses_to_remove_holds_nothing_else_up(
         delete_prefix(prefix)
 
     monkeypatch.setattr(object_store, "delete_prefix", refuse_one)
-    stop = threading.Event()
-    fast = settings.model_copy(update={"reconcile_seconds": 0.02})
-    thread = threading.Thread(target=run_sweeper, args=(engine, object_store, fast, stop))
-    thread.start()
-    try:
+    with sweeping(engine, object_store, settings):
         eventually(lambda: object_store.list_keys("") == [f"jobs/{locked}/file"])
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_only_uploads_that_were_broken_off_long_ago_are_given_up(
