@@ -80,7 +80,7 @@ def test_the_tick_for_a_retry_from_scratch_outlives_a_refresh(visitor: Any, jobs
     tick.check()
     with page.expect_response("**/ui/fragments/jobs/*"):
         turn(page, away=False)
-    page.wait_for_function("!document.querySelector('.htmx-request, .htmx-settling')")
+    expect(page.locator(".htmx-request, .htmx-settling")).to_have_count(0)
     expect(tick).to_be_checked()
     page.get_by_role("button", name="Retry").click()
     expect(status_of(page)).to_have_text("queued")

@@ -42,7 +42,11 @@ def submit_small_job(page: Page) -> None:
 
 @pytest.mark.timeout(900)  # a real training, on a machine that may have much else to do
 def test_a_job_is_submitted_watched_to_its_end_and_compared(
-    visitor: Any, site: Any, work: Callable[[], Any], look: Callable[..., None]
+    visitor: Any,
+    site: Any,
+    work: Callable[[], Any],
+    look: Callable[..., None],
+    eventually: Callable[..., Any],
 ) -> None:
     look("empty-jobs", "/", "text=No jobs yet")
     look("empty-compare", "/ui/compare", "text=No students of emoji-64 yet")
@@ -60,7 +64,7 @@ def test_a_job_is_submitted_watched_to_its_end_and_compared(
         expect(page.locator(".pair")).to_have_count(6, timeout=LONGEST_RUN_MILLISECONDS)
         expect(status).to_have_text("succeeded", timeout=LONGEST_RUN_MILLISECONDS)
     assert page.evaluate("window.isTheSamePage") is True
-    look_through_the_job(page, site)
+    look_through_the_job(page, site, eventually)
     path = page.url.removeprefix(site.url)
     look("job", path, "#loss-plot canvas")
     look("new-job", f"/ui/new?clone={path.rpartition('/')[2]}", "#estimate dl b")
@@ -69,19 +73,18 @@ def test_a_job_is_submitted_watched_to_its_end_and_compared(
     look("compare", "/ui/compare", ".grid-rows canvas")
 
 
-def look_through_the_job(page: Page, site: Any) -> None:
+def look_through_the_job(page: Page, site: Any, eventually: Callable[..., Any]) -> None:
     """Use every part of the page of a job that has succeeded."""
     for phase in ("Captions", "Teacher pictures", "Training", "Evaluation", "Export"):
         expect(page.locator("#phases li", has_text=phase)).to_have_count(1)
     expect(page.locator("#sample-label")).to_have_text("the exported student")
     slider = page.locator("#sample-step")
     assert slider.get_attribute("max") == "3"  # steps 2, 4, 6 and the exported student
-    before = page.locator(".pair canvas").nth(1).evaluate("canvas => canvas.toDataURL()")
+    canvas = page.locator(".pair canvas").nth(1)
+    before = canvas.evaluate("canvas => canvas.toDataURL()")
     slider.fill("0")
     expect(page.locator("#sample-label")).to_have_text("step 2")
-    page.wait_for_function(
-        "before => document.querySelectorAll('.pair canvas')[1].toDataURL() !== before", arg=before
-    )
+    eventually(lambda: canvas.evaluate("canvas => canvas.toDataURL()") != before)
     page.locator(".pair").nth(2).click()
     expect(page.locator("#comparator-prompt")).to_have_text("red apple")
     expect(page.locator("#result")).to_contain_text("Fréchet distance")

@@ -39,8 +39,7 @@ def test_a_worker_stopped_past_its_lease_changes_nothing_when_it_wakes(
         eventually(lambda: "pauses at step 5" in said.read_text())
         os.kill(trainer, signal.SIGUSR1)
         eventually(lambda: workplace.is_gone(trainer))
-        report = workplace.reconcile(timedelta(seconds=workplace.settings.lease_seconds + 1))
-        assert report.taken_back == [job_id]
+        workplace.take_back(job_id, eventually)
         start_worker(DATA_DIR=str(tmp_path / "another-host"))
         eventually(lambda: workplace.job(job_id).status == "succeeded")
         before = everything_of(workplace, job_id)
@@ -159,8 +158,7 @@ def test_workers_of_two_releases_take_over_from_each_other(
     start_worker(**({} if first_is_old else old))
     first.kill()
     eventually(lambda: workplace.is_gone(killed))
-    report = workplace.reconcile(timedelta(seconds=workplace.settings.lease_seconds + 1))
-    assert report.taken_back == [job_id]
+    workplace.take_back(job_id, eventually)
     eventually(lambda: workplace.job(job_id).status == "succeeded")
     assert_one_right_result(workplace, job_id)
     assert [process == killed for _, process in student_steps(workplace, job_id)] == [True] * 4 + [False] * 2

@@ -85,6 +85,23 @@ class Workplace:
         assert report is not None
         return report
 
+    def take_back(self, job_id: str, eventually: Callable[..., Any]) -> Reconciled:
+        """Make the reconciler's pass as of the end of all leases, until it takes back this job alone.
+
+        A worker that was stopped or killed amid a transaction holds the job's row, which a pass goes by,
+        until Postgres has ended that transaction.
+        """
+        lease = timedelta(seconds=self.settings.lease_seconds + 1)
+        passes: list[Reconciled] = []
+
+        def takes_back() -> bool:
+            passes.append(self.reconcile(lease))
+            return bool(passes[-1].taken_back)
+
+        eventually(takes_back)
+        assert passes[-1].taken_back == [job_id]
+        return passes[-1]
+
     def job(self, job_id: str) -> Job:
         with transaction(self.engine) as session:
             return get_job(session, job_id)

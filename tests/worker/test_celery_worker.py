@@ -116,9 +116,7 @@ def test_a_killed_worker_takes_its_trainer_along_and_the_job_goes_on_elsewhere(
     eventually(lambda: workplace.is_gone(trainer))
     assert workplace.job(job_id).status == "running"
     start_worker()
-    lease = timedelta(seconds=workplace.settings.lease_seconds + 1)
-    report = workplace.reconcile(lease)
-    assert (report.taken_back, report.hinted) == ([job_id], [job_id])
+    assert workplace.take_back(job_id, eventually).hinted == [job_id]
     eventually(lambda: workplace.job(job_id).status == "succeeded")
     job = workplace.job(job_id)
     assert (job.attempt, job.attempts_used) == (2, 0)
