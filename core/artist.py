@@ -40,6 +40,10 @@ class Artist:
             2 if self.evaluation.guidance_scale > 1 else 1
         )
 
+    def modules(self) -> list[torch.nn.Module]:
+        """Return every part with weights that it draws with."""
+        return [self.unet, *(part for part in self.teacher.modules() if part is not self.teacher.unet)]
+
     def at_steps(self, steps: int) -> "Artist":
         """Return the same artist with another number of sampler steps."""
         return replace(self, evaluation=self.evaluation.model_copy(update={"steps": steps}))

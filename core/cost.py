@@ -69,16 +69,16 @@ def random_conditions(
 def milliseconds_per_picture(draws: Sequence[Callable[[], torch.Tensor]]) -> list[float]:
     """Return for each of several ways to draw one picture its median time.
 
-    They take turns, so that a machine that slows down meanwhile slows all of them; the first turn does not
-    count.
+    They take turns, so that a machine that slows down meanwhile slows all of them. All have been called
+    before: the first call of each takes longer.
     """
     times: list[list[float]] = [[] for _ in draws]
-    for _ in range(TIMED_RUNS + 1):
+    for _ in range(TIMED_RUNS):
         for draw, taken in zip(draws, times, strict=True):
             started = time.perf_counter()
             draw().cpu()  # waits for the device
             taken.append(time.perf_counter() - started)
-    return [1000 * statistics.median(taken[1:]) for taken in times]
+    return [1000 * statistics.median(taken) for taken in times]
 
 
 def _on_meta_device(unet_config: Mapping[str, Any]) -> UNet2DConditionModel:

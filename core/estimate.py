@@ -156,11 +156,12 @@ def _operations(
     }
     for phase, operations in _scores(spec, theirs, ours, counts.splits).items():
         forward[phase] += operations
-    trained = {"training": samples * sample.student * ours * (1 + BACKWARD_SHARE), "few_step": 0.0}
+    pass_of_student = ours * (1 + BACKWARD_SHARE + spec.training.gradient_checkpointing)
+    trained = {"training": samples * sample.student * pass_of_student, "few_step": 0.0}
     for course in transfer_costs(spec.few_step):
         samples = course.steps * spec.training.batch_size
         forward["few_step"] += samples * (course.sample.teacher * theirs + course.sample.guide * ours)
-        trained["few_step"] += samples * course.sample.student * ours * (1 + BACKWARD_SHARE)
+        trained["few_step"] += samples * course.sample.student * pass_of_student
     return forward, trained
 
 

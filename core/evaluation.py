@@ -18,6 +18,7 @@ from core.captions import CaptionSet, Split
 from core.cost import count_multiply_accumulates, count_parameters, milliseconds_per_picture
 from core.events import EventWriter, Progress
 from core.judges import NOTHING_TO_JUDGE_BY, Judgements, load_judge
+from core.memory_use import computation_memory_bytes
 from core.picture_sets import PictureSet, hash_weights, student_pictures, teacher_pictures
 from core.randomness import derived_seed
 from core.scores import score_pictures
@@ -171,14 +172,23 @@ def judge_pictures(evaluation: Evaluation, events: EventWriter, stop: StopReques
 
 
 def measure_costs(artists: dict[str, Artist]) -> dict[str, dict[str, float]]:
-    """Return each model's parameters, multiply-accumulates of one U-Net pass, and time per picture."""
-    times = milliseconds_per_picture([partial(artist.draw, [""], [0]) for artist in artists.values()])
+    """Return each model's parameters, multiply-accumulates of a U-Net pass, and a picture's time and memory.
+
+    Memory is that of the whole pipeline, text encoders and decoder included.
+    """
+    draws = [partial(artist.draw, [""], [0]) for artist in artists.values()]
+    memory = [
+        computation_memory_bytes(draw, artist.modules(), artist.teacher.device)
+        for draw, artist in zip(draws, artists.values(), strict=True)
+    ]
+    times = milliseconds_per_picture(draws)
     costs = {}
-    for (name, artist), milliseconds in zip(artists.items(), times, strict=True):
+    for (name, artist), milliseconds, most_bytes in zip(artists.items(), times, memory, strict=True):
         config, prompt_tokens = artist.unet.config, artist.teacher.tokenizer.model_max_length
         costs[name] = {
             "parameters": count_parameters(config),
             "gmacs": count_multiply_accumulates(config, prompt_tokens) / 1e9,
             "milliseconds_per_picture": milliseconds,
+            "peak_memory_bytes": most_bytes,
         }
     return costs

@@ -22,7 +22,8 @@ def exhaustion(error: Exception) -> CoreError | None:
         if _is_out_of_memory(cause):
             return OutOfMemoryError(
                 "the memory is used up",
-                "lower training.micro_batch_size, latents.batch_size or evaluation.batch_size",
+                "lower training.micro_batch_size, latents.batch_size or evaluation.batch_size, "
+                "or set training.gradient_checkpointing",
             )
         if _is_full_disk(cause):
             return StorageFullError("the disk is full", "free some space and run the job again")

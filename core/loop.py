@@ -199,6 +199,8 @@ def run_course(
     share = ranks.share(training.batch_size)
     last = first + training.steps
     start = _on_host(state.student) if state.step == first else None
+    if training.gradient_checkpointing:
+        state.student.unet.enable_gradient_checkpointing()
     state.replica = ranks.replicate(state.student, is_static=_is_static(objective, training, ranks))
     requests = StepRequests(checkpoints.parent / REQUESTS)
 

@@ -10,6 +10,7 @@ COSTS = {
     "parameters": ("U-Net parameters", "{:,.0f}"),
     "gmacs": ("GMACs of one U-Net pass (linear and convolution)", "{:.2f}"),
     "milliseconds_per_picture": ("ms per picture", "{:.0f}"),
+    "peak_memory_bytes": ("bytes of memory for a picture", "{:,}"),
 }
 SCORES = {
     "frechet_distance": ("Fréchet distance", "{:.4g}"),
@@ -134,6 +135,7 @@ def _table(values: dict[str, Any]) -> str:
     rows += [
         f"| {label} | {form.format(values['teacher'][key])} | {form.format(values['student'][key])} |"
         for key, (label, form) in COSTS.items()
+        if key in values["teacher"]
     ]
     for split, described in SPLITS.items():
         if split in values:

@@ -121,6 +121,11 @@ class TrainingSpec(SpecModel):
     log_every: int = Field(default=50, ge=1)
     checkpoint_every: int = Field(default=1_000, ge=1)
     sample_every: int = Field(default=1_000, ge=1)
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Compute the student's activations again in the backward pass instead of keeping them: "
+        "less memory, the same gradients, a third more arithmetic for the student.",
+    )
     precision: Literal["float32", "bfloat16"] | None = Field(
         default=None, description="bfloat16 on an accelerator, float32 on a CPU by default."
     )

@@ -126,19 +126,19 @@ class TappedUNet(nn.Module):
         super().__init__()
         self.unet = unet
         self.projectors = nn.ModuleList(projectors or [nn.Identity() for _ in points])
-        self._features: list[torch.Tensor | None] = [None] * len(points)
+        self._features: list[torch.Tensor | None] | None = None
         self._hooks = [point.register_forward_hook(self._tap(place)) for place, point in enumerate(points)]
 
     def forward(
         self, noisy_BCHW: torch.Tensor, timestep_B: torch.Tensor, conditions: Conditions
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the prediction and the projected features, in the order of the points."""
+        self._features = kept = [None] * len(self.projectors)
         prediction = conditions.predict(self.unet, noisy_BCHW, timestep_B)
-        features = [
-            projector(feature) for projector, feature in zip(self.projectors, self._features, strict=True)
+        self._features = None
+        return prediction, [
+            projector(feature) for projector, feature in zip(self.projectors, kept, strict=True)
         ]
-        self._features = [None] * len(features)
-        return prediction, features
 
     def untap(self) -> None:
         """Take the taps off the model, which others may go on using."""
@@ -147,6 +147,8 @@ class TappedUNet(nn.Module):
 
     def _tap(self, place: int) -> Callable[..., None]:
         def keep(module: nn.Module, inputs: tuple, output: torch.Tensor | tuple) -> None:
+            if self._features is None:
+                return  # gradient checkpointing calls a module again, in the backward pass
             # A down block returns its output and its skip connections; the others the output alone.
             self._features[place] = output[0] if isinstance(output, tuple) else output
 

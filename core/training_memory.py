@@ -7,7 +7,7 @@ from core.registry import TeacherInfo, part_parameters
 from core.spec import DistillationSpec
 from core.step_cost import SampleCost, training_sample_cost, transfer_costs
 from core.unet_layout import UNetLayout
-from core.unet_memory import FLOAT32_BYTES, saved_bytes
+from core.unet_memory import FLOAT32_BYTES, checkpointed_bytes, saved_bytes
 
 COMPUTE_BYTES = {"float32": 4, "bfloat16": 2}
 STUDENT_COPIES = 4  # weights, their average, and the optimiser's two moments
@@ -35,6 +35,7 @@ def training_memory(
             ours,
             samples=micro_batch * sample.student_at_once,
             precision=spec.training.precision or (rate.precision if rate else "bfloat16"),
+            gradient_checkpointing=spec.training.gradient_checkpointing,
             accumulates=micro_batch < spec.training.batch_size or sample.student > sample.student_at_once,
             earlier_students=earlier_students,
         )
@@ -55,6 +56,7 @@ def unets_memory(
     samples: int,
     precision: Literal["float32", "bfloat16"],
     accumulates: bool,
+    gradient_checkpointing: bool = False,
     earlier_students: int = 0,
 ) -> int:
     """Return the peak memory of a teacher's U-Net and of the student's in training.
@@ -73,13 +75,16 @@ def unets_memory(
         What the U-Nets compute in.
     accumulates
         Whether gradients are summed over several micro-batches or parts of the loss.
+    gradient_checkpointing
+        Whether what most modules save is computed again in the backward pass.
     earlier_students
         Students of before that are held as well.
     """
     copies = STUDENT_COPIES + earlier_students
     weights = FLOAT32_BYTES * (theirs.parameters + copies * ours.parameters)
     gradients = FLOAT32_BYTES * ours.parameters
-    saved = samples * saved_bytes(ours, COMPUTE_BYTES[precision])
+    count = checkpointed_bytes if gradient_checkpointing else saved_bytes
+    saved = samples * count(ours, COMPUTE_BYTES[precision])
     if precision == "bfloat16":
         saved += COMPUTE_BYTES[precision] * ours.parameters  # autocast keeps its copies of the weights
     return weights + (saved + gradients if accumulates else max(saved, gradients))

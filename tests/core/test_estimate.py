@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from core.estimate import estimate_job
 from core.exported_size import safetensors_size
 from core.few_step import begin_round
 from core.loop import frozen_copy
+from core.memory_use import computation_memory_bytes
 from core.phase_times import phase_seconds
 from core.probe import cached_rate, compare, job_probe
 from core.registry import TeacherInfo
 from core.spec import DistillationSpec, TrainingSpec, derive_student
 from core.teacher import Teacher
 from core.unet_layout import unet_layout
-from core.unet_memory import saved_bytes
+from core.unet_memory import checkpointed_bytes, saved_bytes
 
 CPU = torch.device("cpu")
 RATE = DeviceRate(
@@ -212,6 +214,21 @@ def test_gradients_are_summed_over_micro_batches_and_over_the_parts_of_a_loss(
     assert memory({}, batch_size=16, micro_batch_size=8) - plain == 4 * ours.parameters
 
 
+def test_gradient_checkpointing_trades_memory_for_a_forward_pass(
+    sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
+) -> None:
+    kept, again = (
+        estimate_job(sd14, training_only(make_spec, training={"gradient_checkpointing": checkpointing}))
+        for checkpointing in (False, True)
+    )
+    ours = unet_layout(derive_student(sd14.unet_config, "b-small"))
+    saved = 8 * saved_bytes(ours, compute_bytes=2)
+    less = kept.training_memory_bytes - again.training_memory_bytes
+    assert 0.6 * saved < less < saved
+    samples = 10 * 8
+    assert again.flops["training"] - kept.flops["training"] == samples * 2 * ours.multiply_accumulates
+
+
 def test_a_transfer_holds_the_guide_and_the_students_of_before(
     sd14: TeacherInfo, make_spec: Callable[..., DistillationSpec]
 ) -> None:
@@ -233,16 +250,45 @@ def test_on_a_processor_the_process_and_the_weights_of_the_start_are_held_too(
     assert held - alone == 10**9 + 4 * 579_384_964
 
 
+def narrowed(config: dict[str, Any], channels: list[int], groups: int = 8) -> dict[str, Any]:
+    """A U-Net of the same blocks and heads, small enough to be run."""
+    config = config | {"norm_num_groups": groups, "cross_attention_dim": 64, "sample_size": 32}
+    if len(config["block_out_channels"]) == 3:
+        config |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64}
+    return config | {"block_out_channels": channels[: len(config["block_out_channels"])]}
+
+
+@pytest.mark.parametrize(
+    ("family", "channels", "groups"),
+    [("sd14_config", [8, 16, 32, 32], 8), ("sdxl_config", [10, 20, 40], 5)],
+    ids=["sd14", "sdxl"],
+)
+def test_what_gradient_checkpointing_holds_is_counted_to_a_fifth(
+    family: str, channels: list[int], groups: int, request: pytest.FixtureRequest
+) -> None:
+    """At the height of a whole pass; larger batches differ in what is held for their samples alone."""
+    config = narrowed(request.getfixturevalue(family), channels, groups)
+    unet = UNet2DConditionModel.from_config(config)
+
+    unet.enable_gradient_checkpointing()
+
+    def train(samples: int) -> None:
+        conditions = random_conditions(config, 16, samples, CPU)
+        noisy, timestep = torch.randn(samples, 4, 32, 32), torch.arange(samples)
+        conditions.predict(unet, noisy, timestep).square().mean().backward()
+        unet.zero_grad()
+
+    few, more = (computation_memory_bytes(partial(train, samples), [unet], CPU) for samples in (8, 12))
+    counted = checkpointed_bytes(unet_layout(config, prompt_tokens=16), 4)
+    assert 4 * counted == pytest.approx(more - few, rel=0.2)
+
+
 @pytest.mark.parametrize("family", ["sd14_config", "sdxl_config"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_what_forward_saves_is_counted_to_a_tenth(
     family: str, precision: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
-    config = request.getfixturevalue(family) | {"norm_num_groups": 8, "cross_attention_dim": 64}
-    stages = len(config["block_out_channels"])
-    config |= {"block_out_channels": [40, 80, 160, 160][:stages], "sample_size": 32}
-    if stages == 3:
-        config |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64}
+    config = narrowed(request.getfixturevalue(family), [40, 80, 160, 160])
     unet = UNet2DConditionModel.from_config(config)
     own = {parameter.data_ptr() for parameter in unet.parameters()}
     storages: dict[int, int] = {}

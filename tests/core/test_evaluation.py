@@ -77,6 +77,7 @@ def test_a_teacher_beside_itself_scores_the_same_in_all_splits(
     )
     assert values["teacher"]["parameters"] == values["student"]["parameters"] == teacher.info.parameters
     assert values["teacher"]["milliseconds_per_picture"] > 0
+    assert values["teacher"]["peak_memory_bytes"] == values["student"]["peak_memory_bytes"]
     for split in ("drawn", "text_only", "held_out"):
         assert values[split]["pictures"] == EVALUATION.samples
         assert values[split]["teacher"] == values[split]["student"]

@@ -28,7 +28,7 @@ from core.teacher import Teacher
 from core.teacher_files import choose_files
 from core.verify import find_loading_problems, find_problems
 
-COST = {"parameters": 1, "gmacs": 1.0, "milliseconds_per_picture": 1.0}
+COST = {"parameters": 1, "gmacs": 1.0, "milliseconds_per_picture": 1.0, "peak_memory_bytes": 1}
 VALUES = {
     "teacher": COST,
     "student": COST | {"name": "a student"},

@@ -327,6 +327,31 @@ def test_what_a_training_is_asked_for_changes_nothing_of_its_steps(
         assert all(torch.equal(weights[name], undisturbed[name]) for name in undisturbed)
 
 
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_gradient_checkpointing_changes_nothing_of_what_is_learnt(
+    teacher: Teacher, batches: BatchSource, tmp_path: Path, micro_batch_size: int | None
+) -> None:
+    learnt = []
+    for checkpointing in (False, True):
+        spec = spec_of(
+            steps=2, batch_size=4, micro_batch_size=micro_batch_size, gradient_checkpointing=checkpointing
+        )
+        spec = spec.model_copy(
+            update={
+                "method": MethodSpec(features=FeatureMatchingSpec(direction_weight=1, cross_attention=True))
+            }
+        )
+        student, folder = make_student(teacher), tmp_path / str(checkpointing)
+        events = EventWriter(folder / "events.jsonl")
+        average = train(
+            teacher, student, batches, spec, folder / "checkpoints", lambda *_: None, events, StopRequest()
+        )
+        events.close()
+        assert student.up_blocks[-1].gradient_checkpointing is checkpointing
+        learnt.append(average.state_dict())
+    assert all(torch.equal(learnt[0][name], learnt[1][name]) for name in learnt[0])
+
+
 @pytest.mark.parametrize(("has_bfloat16", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_precision_follows_the_device_unless_specified(
     has_bfloat16: bool, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch

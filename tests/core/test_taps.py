@@ -136,6 +136,32 @@ def test_untapped_the_model_is_as_it_was() -> None:
     assert not layer._forward_hooks
 
 
+@pytest.mark.parametrize("student", ["b-small", "c-tiny"])
+def test_gradient_checkpointing_gives_the_same_features_and_gradients(
+    teacher: Teacher, student: StudentPreset
+) -> None:
+    """Modules that are tapped run again in the backward pass, where nobody listens."""
+    noisy, timestep = torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
+    conditions = teacher.encode(["small cat", ""])
+    results = []
+    for checkpointing in (False, True):
+        tapped_teacher, tapped = tap_pair(teacher.unet, make_student(teacher, student), EVERYWHERE, seed=0)
+        tapped_teacher.untap()
+        if checkpointing:
+            tapped.unet.enable_gradient_checkpointing()
+        calls: list[nn.Module] = []
+        block = tapped.unet.up_blocks[-1].resnets[0]
+        block.register_forward_pre_hook(lambda module, _, calls=calls: calls.append(module))
+        prediction, features = tapped(noisy, timestep, conditions)
+        (prediction.square().mean() + sum(feature.square().mean() for feature in features)).backward()
+        assert len(calls) == 1 + checkpointing
+        assert tapped._features is None
+        gradients = [parameter.grad for parameter in tapped.parameters()]
+        results.append([prediction, *features, *gradients])
+    assert len(results[0]) == len(results[1])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
 def test_a_projector_fits_the_axes_of_its_point() -> None:
     attention = Attention(query_dim=6, heads=2, dim_head=3)
     tokens, maps = torch.randn(1, 5, 6), torch.randn(1, 6, 4, 4)
