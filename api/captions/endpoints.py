@@ -62,7 +62,7 @@ async def upload_captions(
     if request.headers.get("content-type", "").lower().startswith(FORM):
         raise UnsupportedMediaTypeError("Send the file itself as the body, not a form.")
     _check_ending(name)
-    with services.upload_slots.take():
+    with services.upload_slots.take(services.caller.tenant_id):
         file, is_new = await receive_file(services, request, name)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"{UPLOAD_PATH}/{file.id}"

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from api.captions.slots import MAX_UPLOADS
+from api.captions.slots import MAX_UPLOADS, MAX_UPLOADS_OF_TENANT, UploadSlots
 from api.captions.uploading import PIECE_BYTES
+from api.errors import TooManyUploadsError
 from store.caption_files import begin_upload
 from store.database import server_now, transaction
 from store.models import DEFAULT_TENANT_ID
@@ -250,8 +252,8 @@ def test_a_client_that_falls_silent_is_given_up(
         assert leftovers() == NOTHING
 
 
-def test_uploads_at_once_are_bounded(http: httpx.Client, eventually: Callable[..., Any]) -> None:
-    held = [begin_by_hand(http, announced=100, sent=b"x") for _ in range(MAX_UPLOADS + 1)]
+def test_uploads_of_a_tenant_at_once_are_bounded(http: httpx.Client, eventually: Callable[..., Any]) -> None:
+    held = [begin_by_hand(http, announced=100, sent=b"x") for _ in range(MAX_UPLOADS_OF_TENANT + 1)]
     try:
         # Whichever came last has its answer; the others are waited for.
         readable, _, _ = select.select(held, [], [], 20)
@@ -264,6 +266,21 @@ def test_uploads_at_once_are_bounded(http: httpx.Client, eventually: Callable[..
         for connection in held:
             connection.close()
     eventually(lambda: upload(http, CAPTIONS).status_code in {200, 201})
+
+
+def test_one_tenant_leaves_slots_to_the_others() -> None:
+    slots = UploadSlots()
+    with ExitStack() as held:
+        for _ in range(MAX_UPLOADS_OF_TENANT):
+            held.enter_context(slots.take("greedy"))
+        with pytest.raises(TooManyUploadsError, match="of yours"), slots.take("greedy"):
+            pass
+        for number in range(MAX_UPLOADS - MAX_UPLOADS_OF_TENANT):
+            held.enter_context(slots.take(f"modest {number}"))
+        with pytest.raises(TooManyUploadsError, match="Other uploads"), slots.take("late"):
+            pass
+    with slots.take("late"), slots.take("greedy"):
+        assert slots.taken.total() == 2
 
 
 def test_an_object_store_that_fails_midway_leaves_nothing(
