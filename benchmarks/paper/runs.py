@@ -141,7 +141,9 @@ def _run(run: Run, work: Path, processes: int, progress: Progress) -> None:
 
 
 def _run_core(run: Run, workdir: Path, cache: Path, processes: int, progress: Progress) -> None:
-    command = [sys.executable, "-m", "core.run", "--spec", str(workdir / "spec.json")]
+    # A job whose conductor was killed would train on unseen, beside the one that takes it up again.
+    command = [sys.executable, "-m", "worker.launch", str(os.getpid())]
+    command += [sys.executable, "-m", "core.run", "--spec", str(workdir / "spec.json")]
     command += ["--workdir", str(workdir), "--cache", str(cache), "--teachers", str(TEACHERS)]
     threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
     bar = progress.add_task(run.label, total=None)
