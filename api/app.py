@@ -1,8 +1,7 @@
 """The application: routes, middleware, and what runs beside the requests.
 
-Served as ``python -m uvicorn --http api.http_protocol:BoundedHttpToolsProtocol --factory
-api.app:create_app_from_environment``. The reconciler and the sender of webhooks run as threads of this
-process; of several API processes one at a time reconciles, and all send.
+Served by ``python -m api``. The reconciler and the sender of webhooks run as threads of this process; of
+several API processes one at a time reconciles, and all send.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Uvicorn's fast HTTP parser with a limit: served by ``--http api.http_protocol:BoundedHttpToolsProtocol``.
+"""Uvicorn's fast HTTP parser with a limit.
 
 The parser collects a header, or what follows a chunked body, for as long as it keeps coming: a client that
 never ends one fills the memory, and every block that is added costs more than the one before. Here a

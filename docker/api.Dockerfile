@@ -71,7 +71,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 ENTRYPOINT ["tini", "--"]
-# Idle connections live longer than clients and proxies keep them, so that none is closed under a request.
-CMD ["python", "-m", "uvicorn", "--factory", "api.app:create_app_from_environment", \
-     "--http", "api.http_protocol:BoundedHttpToolsProtocol", "--host", "0.0.0.0", "--port", "8000", \
-     "--no-server-header", "--timeout-graceful-shutdown", "20", "--timeout-keep-alive", "75"]
+CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8000"]

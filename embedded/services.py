@@ -69,14 +69,15 @@ def _migrate(site: Site, environment: Mapping[str, str]) -> None:
 
 
 def _api_command(site: Site, environment: Mapping[str, str], port: int) -> Command:
-    arguments = [
-        *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"),
-        *("--http", "api.http_protocol:BoundedHttpToolsProtocol"),
-        *("--host", LOOPBACK, "--port", str(port), "--no-server-header", "--timeout-graceful-shutdown", "5"),
-        # Longer than clients and proxies keep an idle connection, so that none is closed under a request.
-        *("--timeout-keep-alive", "75"),
-    ]
-    return Command("api", arguments, folder=REPOSITORY, log=site.log("api"), environment=environment)
+    arguments = [sys.executable, "-m", "api", "--host", LOOPBACK, "--port", str(port)]
+    return Command(
+        "api",
+        arguments,
+        folder=REPOSITORY,
+        log=site.log("api"),
+        environment=environment,
+        grace_seconds=30,  # `api.serving` gives open requests 20 of them
+    )
 
 
 def _worker_command(site: Site, environment: Mapping[str, str], node: str) -> Command:

@@ -38,8 +38,8 @@ def main() -> int:
         alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
         subprocess.run(alembic, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
         port = PortBook(Path(folder) / "api-port.json").take(["api"])["api"]
-        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
-        options = ["--host", LOOPBACK, "--port", str(port), "--log-level", "warning"]
+        command = [sys.executable, "-m", "api"]
+        options = ["--host", LOOPBACK, "--port", str(port)]
         api = subprocess.Popen([*command, *options], cwd=REPOSITORY, env=environment)
         try:
             return report_on(f"http://{LOOPBACK}:{port}", environment, arguments.cases, arguments.seed)

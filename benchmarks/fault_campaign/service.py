@@ -78,8 +78,7 @@ class Service:
     def start_api(self) -> None:
         """Start the API unless it runs; it may take a while to answer."""
         if self.api is None or self.api.poll() is not None:
-            command = ["uvicorn", "--factory", "api.app:create_app_from_environment", "--port"]
-            self.api = self._spawn([*command, str(self._port)], "api", {})
+            self.api = self._spawn(["api", "--port", str(self._port)], "api", {})
 
     def start_worker(self, host: int) -> None:
         """Start the worker of a host unless it runs."""

@@ -67,8 +67,8 @@ def api_process(
     """Run an API process at a port of its own for the length of a ``with`` block; its URL comes with it."""
     port = PortBook(data_dir / "ports.json").take([name])[name]
     url = f"http://{LOOPBACK}:{port}"
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
-    command += ["--host", LOOPBACK, "--port", str(port), "--timeout-keep-alive", "75"]
+    command = [sys.executable, "-m", "api"]
+    command += ["--host", LOOPBACK, "--port", str(port)]
     with started(command, environment, data_dir / f"{name}.log") as api:
         _await_ready(url, api)
         yield url, psutil.Process(api.pid)

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.serving import SERVING_OPTIONS
 from core.spec import DistillationSpec
 from store.api_keys import Caller
 from store.database import server_now, transaction
@@ -164,7 +165,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: Settings) -> None:
         self.app = create_app(settings)
-        super().__init__(uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="warning"))
+        super().__init__(
+            uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="warning", **SERVING_OPTIONS)
+        )
         self.answers = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -138,10 +138,7 @@ def test_long_addresses_and_large_headers_are_refused(offline: httpx.Client) -> 
 def process(offline_settings: Settings, free_port: int) -> Iterator["subprocess.Popen[bytes]"]:
     """The API with the parser that production uses."""
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"),
-            *("--http", "api.http_protocol:BoundedHttpToolsProtocol", "--port", str(free_port)),
-        ],
+        [sys.executable, "-m", "api", "--port", str(free_port)],
         env={
             "PYTHONPATH": ":".join(sys.path),
             "DATABASE_URL": offline_settings.database_url,

@@ -113,7 +113,7 @@ def logged(
     service_environment: dict[str, str], teachers_dir: Path, free_port: int, api_key: str, tmp_path: Path
 ) -> Iterator[tuple[httpx.Client, Callable[[], str]]]:
     """A client of an API process, and a function that ends the process and returns what it logged."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
+    command = [sys.executable, "-m", "api"]
     environment = {"PYTHONPATH": str(REPOSITORY), "TEACHERS_DIRS": str(teachers_dir)} | service_environment
     log = tmp_path / "api.log"
     with log.open("wb") as output:

@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARSER = "api.http_protocol:BoundedHttpToolsProtocol"
 MEBIBYTE = 2**20
 UPLOAD_BYTES = 200 * MEBIBYTE
 LARGEST_GROWTH_BYTES = 32 * MEBIBYTE
@@ -25,10 +24,10 @@ def process(
     service_environment: dict[str, str], free_port: int, tmp_path: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """The API as it is started in production."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
+    command = [sys.executable, "-m", "api"]
     with (tmp_path / "api.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--http", PARSER, "--port", str(free_port)],
+            [*command, "--port", str(free_port)],
             cwd=REPOSITORY,
             env=os.environ | service_environment,
             stdout=log,

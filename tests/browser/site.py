@@ -12,6 +12,7 @@ import uvicorn
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.serving import SERVING_OPTIONS
 from core.spec import DistillationSpec
 from store import job_queries, jobs, leases
 from store.database import server_now, transaction
@@ -50,7 +51,7 @@ class Site:
             host="127.0.0.1",
             port=self._port,
             log_level="warning",
-            timeout_graceful_shutdown=5,
+            **SERVING_OPTIONS,
         )
         self._server = _Server(config)
         started = threading.Event()

@@ -14,6 +14,7 @@ import uvicorn
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.serving import SERVING_OPTIONS
 from client import Condenser
 from store import jobs, leases
 from store.database import server_now, transaction
@@ -66,7 +67,9 @@ def api_settings(settings: Settings, tmp_path: Path) -> Settings:
 @pytest.fixture
 def api_url(api_settings: Settings, eventually: Any) -> Iterator[str]:
     """Where the API of this test is."""
-    config = uvicorn.Config(create_app(api_settings), host="127.0.0.1", port=0, log_level="warning")
+    config = uvicorn.Config(
+        create_app(api_settings), host="127.0.0.1", port=0, log_level="warning", **SERVING_OPTIONS
+    )
     server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

