@@ -8,7 +8,7 @@ from typing import Any, Self
 from client.asynchronous.jobs import AsyncJob, AsyncJobs
 from client.blocking import iterate, run
 from client.downloads import Progress
-from client.models import Event, JobState, StoredFile, WeightsFormat
+from client.models import Event, JobEstimate, JobState, StoredFile, WeightsFormat
 from client.notebook import job_html
 from client.resources import Resource
 from core.spec import DistillationSpec
@@ -127,6 +127,16 @@ class Job(Resource[JobState]):
     def delete(self) -> None:
         """Delete the job, its history and its files; `ConflictError` while it runs."""
         run(self._job.delete())
+
+    def estimate(self) -> JobEstimate:
+        """Say what the job was to take when it was submitted, and what it took.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such job any more, or its teacher is not on the server.
+        """
+        return run(self._job.estimate())
 
     def artifacts(self) -> list[StoredFile]:
         """List the files that the job has left, each with a link to it."""

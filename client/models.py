@@ -266,6 +266,15 @@ class Estimate(Answer):
     total_seconds: float | None = None
 
 
+class JobEstimate(Estimate):
+    """What a job was to take, and what it took; an ``error`` of 0.1 is a tenth too long."""
+
+    taken_seconds: dict[str, float] = {}
+    total_taken_seconds: float | None = None
+    error: dict[str, float] | None = None
+    total_error: float | None = None
+
+
 class Measured(Answer):
     """What a model costs, and its scores by split of the captions."""
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.estimates import schemas, service
-from api.jobs.endpoints import SubmissionBody
+from api.jobs.endpoints import JobId, SubmissionBody
 from api.openapi import problems
 from api.request_headers import RequireJson
 from api.tenant_services import TenantServicesDependency
@@ -26,3 +26,14 @@ async def estimate_job(services: TenantServicesDependency, submission: Submissio
     no estimate for one in an object store.
     """
     return await service.estimate(services, submission)
+
+
+@router.get(
+    "/jobs/{job_id}/estimate", summary="Estimate of a submitted job", responses=problems(404, 422, 503)
+)
+def estimate_submitted_job(services: TenantServicesDependency, job_id: JobId) -> schemas.JobEstimate:
+    """Say what a job was to take, by what was measured when it was submitted, and what it took.
+
+    404 also where the job's teacher is not on this server.
+    """
+    return service.estimate_submitted(services, job_id)

@@ -67,3 +67,22 @@ class Estimate(BaseModel):
     )
     total_seconds: float | None
     measured_on: Measurement | None
+
+
+class JobEstimate(Estimate):
+    """What a submitted job was to take, and what it took."""
+
+    taken_seconds: dict[str, float] = Field(
+        description="What each phase took until now, all attempts together; one that lasts is not in it."
+    )
+    total_taken_seconds: float | None = Field(
+        default=None,
+        description="What the estimated phases took together; this and the errors are null until the job has "
+        "succeeded, and where no time was estimated.",
+    )
+    error: dict[str, float] | None = Field(
+        default=None,
+        description="How far the estimated time of each phase was off: 0.1 is a tenth too long, -0.1 a tenth "
+        "too short.",
+    )
+    total_error: float | None = Field(default=None, description="The same of all these phases together.")

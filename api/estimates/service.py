@@ -5,6 +5,7 @@ over its seconds, phase by phase, are the rate that its successor will run at on
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
@@ -16,7 +17,8 @@ from api.jobs.validation import resolve_in_thread
 from api.tenant_services import TenantServices
 from core.estimate import Estimate, estimate_job
 from core.spec import BundledCaptions, DistillationSpec, TeacherInfo, find_teacher, list_teachers
-from store.errors import InvalidInputError
+from store.database import Session
+from store.errors import InvalidInputError, NotFoundError
 from store.job_queries import get_job, list_jobs
 from store.models import Job
 from store.phases import PhaseSpan, list_phases
@@ -33,6 +35,14 @@ RATE_OF_PHASE = {
 """The phases whose rate is taken for a phase, the best one first."""
 
 
+@dataclass(frozen=True)
+class WholeRun:
+    """A job that has run through in one attempt, and when its phases began and ended."""
+
+    job: Job
+    spans: list[PhaseSpan]
+
+
 async def estimate(services: TenantServices, submission: Submission) -> schemas.Estimate:
     """Estimate a job; `InvalidInputError` where it would be refused, or its teacher is not on this server."""
     if is_remote(submission.spec.teacher):
@@ -42,26 +52,62 @@ async def estimate(services: TenantServices, submission: Submission) -> schemas.
             field="teacher",
         )
     spec = await resolve_in_thread(services, submission.spec)
-    return await run_in_threadpool(_estimate, services, spec)
+    return await run_in_threadpool(_estimate_submission, services, spec)
 
 
-def _estimate(services: TenantServices, spec: DistillationSpec) -> schemas.Estimate:
+def estimate_submitted(services: TenantServices, job_id: str) -> schemas.JobEstimate:
+    """Estimate a job from what was measured before it was submitted, and compare with what it took.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such job, or its teacher is not on this server.
+    """
+    with services.transaction() as session:
+        job = get_job(session, job_id)
+        taken = _taken_seconds(list_phases(session, job.id))
+        earlier = _latest_whole_run(session, job.teacher, job.queue, before=job)
+    if job.teacher not in {known.id for known in list_teachers(services.settings.teachers_dirs)}:
+        raise NotFoundError("There is no estimate of this job, because its teacher is not on this server.")
+    estimate = _estimate(services, DistillationSpec.model_validate(job.spec), earlier)
+    seconds = estimate.seconds or {}
+    if job.status != "succeeded" or not seconds or not all(taken.get(phase) for phase in seconds):
+        return schemas.JobEstimate(**estimate.model_dump(), taken_seconds=taken)
+    total = sum(taken[phase] for phase in seconds)
+    return schemas.JobEstimate(
+        **estimate.model_dump(),
+        taken_seconds=taken,
+        total_taken_seconds=total,
+        error={phase: expected / taken[phase] - 1 for phase, expected in seconds.items()},
+        total_error=sum(seconds.values()) / total - 1,
+    )
+
+
+def _estimate_submission(services: TenantServices, spec: DistillationSpec) -> schemas.Estimate:
+    queue = place_job(spec, services.settings).queue
+    with services.transaction() as session:
+        earlier = _latest_whole_run(session, spec.teacher, queue)
+    return _estimate(services, spec, earlier)
+
+
+def _estimate(
+    services: TenantServices, spec: DistillationSpec, measured: WholeRun | None
+) -> schemas.Estimate:
     settings = services.settings
     teacher = find_teacher(spec.teacher, settings.teachers_dirs)
     teachers = {known.id: known for known in list_teachers(settings.teachers_dirs)}
     counted = estimate_job(teacher, spec, caption_count=_caption_count(spec, teachers))
-    job, spans = _latest_whole_run(services, spec.teacher, place_job(spec, settings).queue)
     seconds = None
-    if job is not None:
-        earlier = DistillationSpec.model_validate(job.spec)
+    if measured is not None:
+        earlier = DistillationSpec.model_validate(measured.job.spec)
         operations = estimate_job(teacher, earlier, caption_count=_caption_count(earlier, teachers)).flops
-        seconds = _seconds(counted, _rates(operations, spans))
+        seconds = _seconds(counted, _rates(operations, measured.spans))
     return schemas.Estimate(
         teacher=teacher.id,
         **counted.model_dump(exclude={"seconds"}),
         seconds=seconds,
         total_seconds=sum(seconds.values()) if seconds else None,
-        measured_on=_measurement(job) if job is not None and seconds else None,
+        measured_on=_measurement(measured.job) if measured is not None and seconds else None,
     )
 
 
@@ -76,15 +122,28 @@ def _caption_count(spec: DistillationSpec, teachers: Mapping[str, TeacherInfo]) 
 
 
 def _latest_whole_run(
-    services: TenantServices, teacher: str, queue: str
-) -> tuple[Job | None, list[PhaseSpan]]:
-    """Find the newest job of a teacher that succeeded at its first attempt from the same queue."""
-    with services.transaction() as session:
-        page = list_jobs(session, teacher=teacher, status="succeeded", limit=LOOKED_AT)
-        for job in page.items:
-            if job.attempt == 1 and job.queue == queue:
-                return get_job(session, job.id), list_phases(session, job.id)
-    return None, []
+    session: Session, teacher: str, queue: str, *, before: Job | None = None
+) -> WholeRun | None:
+    """Find the newest job of a teacher that succeeded at its first attempt from the same queue.
+
+    With ``before``, the newest of those that had ended when that job was submitted.
+    """
+    after = before.id if before else None
+    page = list_jobs(session, after=after, teacher=teacher, status="succeeded", limit=LOOKED_AT)
+    for job in page.items:
+        had_ended = before is None or (job.finished_at is not None and job.finished_at <= before.created_at)
+        if job.attempt == 1 and job.queue == queue and had_ended:
+            return WholeRun(get_job(session, job.id), list_phases(session, job.id))
+    return None
+
+
+def _taken_seconds(spans: Iterable[PhaseSpan]) -> dict[str, float]:
+    """Time of each phase that has ended, all attempts together."""
+    taken: dict[str, float] = {}
+    for span in spans:
+        if span.seconds is not None:
+            taken[span.phase] = taken.get(span.phase, 0.0) + span.seconds
+    return taken
 
 
 def _rates(operations: Mapping[str, float], spans: Iterable[PhaseSpan]) -> dict[str, float]:

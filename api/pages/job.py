@@ -11,6 +11,8 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.comparisons.schemas import SPLITS
+from api.estimates.schemas import JobEstimate
+from api.estimates.service import estimate_submitted
 from api.jobs import hints, schemas, service
 from api.jobs.endpoints import NO_NUL
 from api.pages import snippets
@@ -204,6 +206,7 @@ def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
         "teacher_parameters": teacher.parameters if teacher else None,
         "student_size": student_size(teacher, job.spec["student"]),
         "timeline": Timeline.of(spans, datetime.now(UTC)),
+        "estimate": _find_estimate(services, row.id) if job.status == "succeeded" else None,
         "log": log,
         "samples": _samples(row.id, [file for file in files if file.attempt > row.scratch_attempt], sampled),
         "checkpoints": checkpoints,
@@ -212,6 +215,13 @@ def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
         "logs": [file for file in files if file.kind == "log" and file.size],
         "splits": [split for split in SPLITS if (job.result or {}).get(split)],
     }
+
+
+def _find_estimate(services: TenantServices, job_id: str) -> JobEstimate | None:
+    try:
+        return estimate_submitted(services, job_id)
+    except NotFoundError:
+        return None
 
 
 def _samples(job_id: str, files: Sequence[Artifact], events: Sequence[JobEvent]) -> list[Sample]:

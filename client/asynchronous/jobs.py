@@ -11,7 +11,7 @@ from client.asynchronous.resources import AsyncResource
 from client.downloads import Progress, download_file, download_student, read_file
 from client.errors import DownloadError, JobFailedError, WaitTimeoutError
 from client.event_stream import stream_events
-from client.models import Event, JobState, Page, RemoteFile, StoredFile, WeightsFormat
+from client.models import Event, JobEstimate, JobState, Page, RemoteFile, StoredFile, WeightsFormat
 from client.notebook import job_html, newest_grid
 from client.patience import PATIENCE_SECONDS, patience_within
 from client.transport import ANSWER_SECONDS, Transport, model_of
@@ -85,6 +85,10 @@ class AsyncJob(AsyncResource[JobState]):
         )
         self._state = model_of(JobState, answer)
         return self
+
+    async def estimate(self) -> JobEstimate:
+        """Say what the job was to take when it was submitted, and what it took."""
+        return model_of(JobEstimate, await self._transport.request("GET", self._path("estimate")))
 
     async def artifacts(self) -> list[StoredFile]:
         """List the files that the job has left, each with a link to it."""

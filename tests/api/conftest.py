@@ -300,6 +300,16 @@ class Jobs:
                 now=server_now(session),
             )
 
+    def run_through(self, **spec: Any) -> str:
+        """Let a job go through its phases as a worker reports them."""
+        job_id = self.submit(**spec)
+        claim = self.claim(job_id)
+        phases = ("captions", "latents", "training", "evaluation", "export")
+        for position, phase in enumerate(phases, start=1):
+            self.report(claim, [NewEvent("phase", {"phase": phase})], position=position)
+        self.succeed(claim)
+        return job_id
+
 
 @pytest.fixture
 def jobs(engine: Engine) -> Jobs:

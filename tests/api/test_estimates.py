@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from store.events import NewEvent
 from store.objects import ObjectStore
 from store.settings import Settings
 
@@ -18,17 +17,6 @@ SPEC: dict[str, Any] = {
     "drawn": {"count": 2},
     "training": {"steps": 100, "batch_size": 8},
 }
-
-
-def run_through(jobs: Any, spec: dict[str, Any]) -> str:
-    """Let a job go through its phases as a worker reports them."""
-    job_id: str = jobs.submit(**spec)
-    claim = jobs.claim(job_id)
-    phases = ("captions", "latents", "training", "evaluation", "export")
-    for position, phase in enumerate(phases, start=1):
-        jobs.report(claim, [NewEvent("phase", {"phase": phase})], position=position)
-    jobs.succeed(claim)
-    return job_id
 
 
 def test_an_estimate_is_counted_and_nothing_is_submitted(http: httpx.Client) -> None:
@@ -50,7 +38,7 @@ def test_a_budget_tells_which_student_it_chooses(http: httpx.Client) -> None:
 
 
 def test_times_are_reckoned_from_a_job_that_has_run_through(http: httpx.Client, jobs: Any) -> None:
-    job_id = run_through(jobs, SPEC)
+    job_id = jobs.run_through(**SPEC)
     same = http.post("/estimates", json=SPEC).raise_for_status().json()
     assert same["measured_on"]["job_id"] == job_id
     assert same["seconds"].keys() == {"latents", "training", "evaluation"}
@@ -62,10 +50,46 @@ def test_times_are_reckoned_from_a_job_that_has_run_through(http: httpx.Client, 
     assert http.post("/estimates", json=transfer).json()["seconds"]["few_step"] > 0
 
 
+def test_a_job_says_how_far_its_estimate_was_off(http: httpx.Client, jobs: Any) -> None:
+    first = jobs.run_through(**SPEC)
+    alone = http.get(f"/jobs/{first}/estimate").raise_for_status().json()
+    assert (alone["seconds"], alone["error"], alone["measured_on"]) == (None, None, None)
+    assert alone["taken_seconds"].keys() == {"captions", "latents", "training", "evaluation", "export"}
+
+    waiting = jobs.submit(**SPEC | {"training": {"steps": 200, "batch_size": 8}})
+    jobs.submit(**SPEC)
+    jobs.run_through(**SPEC)  # after the others were submitted, so it tells nothing about them
+    estimate = http.get(f"/jobs/{waiting}/estimate").raise_for_status().json()
+    assert estimate["measured_on"]["job_id"] == first
+    assert estimate["seconds"]["training"] == pytest.approx(2 * alone["taken_seconds"]["training"])
+    assert (estimate["taken_seconds"], estimate["error"], estimate["total_error"]) == ({}, None, None)
+
+    done = jobs.run_through(**SPEC)
+    estimate = http.get(f"/jobs/{done}/estimate").raise_for_status().json()
+    assert estimate["measured_on"]["job_id"] not in {first, done}
+    taken, phases = estimate["taken_seconds"], {"latents", "training", "evaluation"}
+    assert estimate["error"] == {
+        phase: pytest.approx(estimate["seconds"][phase] / taken[phase] - 1) for phase in phases
+    }
+    assert estimate["total_taken_seconds"] == pytest.approx(sum(taken[phase] for phase in phases))
+    expected = estimate["total_seconds"] / estimate["total_taken_seconds"] - 1
+    assert estimate["total_error"] == pytest.approx(expected)
+
+
+def test_a_job_whose_teacher_is_gone_has_no_estimate(
+    http: httpx.Client, jobs: Any, api_settings: Settings, serve: Callable[..., Any]
+) -> None:
+    job_id = jobs.run_through(**SPEC)
+    with serve(api_settings.model_copy(update={"teachers_dirs": []})) as other:
+        answer = other.get(f"/jobs/{job_id}/estimate")
+        assert answer.status_code == 404
+        assert "its teacher is not on this server" in answer.json()["detail"]
+
+
 def test_a_job_of_another_class_of_machine_tells_no_time(
     http: httpx.Client, jobs: Any, api_settings: Settings, serve: Callable[..., Any]
 ) -> None:
-    run_through(jobs, SPEC)  # on the queue "cpu"
+    jobs.run_through(**SPEC)  # on the queue "cpu"
     with serve(api_settings.model_copy(update={"worker_queue": "h100"})) as other:
         assert other.post("/estimates", json=SPEC).json()["measured_on"] is None
 

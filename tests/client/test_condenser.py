@@ -25,6 +25,11 @@ def test_an_estimate_of_a_mapping_or_of_a_typed_specification(condenser: Condens
         condenser.estimate(SPEC | {"student": {"width": 0.123}})
 
 
+def test_a_job_tells_what_it_was_to_take(condenser: Condenser) -> None:
+    estimate = condenser.jobs.create(SPEC).estimate()
+    assert (estimate.drawn_pictures, estimate.taken_seconds, estimate.total_error) == (2, {}, None)
+
+
 def test_students_are_compared_over_pages(
     condenser: Condenser, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,15 @@ def test_a_form_of_our_own_moves_a_job_and_shows_it(http: httpx.Client, jobs: An
     assert http.get(f"/jobs/{job_id}").status_code == 404
 
 
+def test_a_job_shows_what_it_was_to_take_and_took(http: httpx.Client, jobs: Any) -> None:
+    spec = {"teacher": "tiny", "captions": {"kind": "inline", "texts": ["cat", "dog"]}}
+    first, second = jobs.run_through(**spec), jobs.run_through(**spec)
+    pages = [http.get(f"/ui/jobs/{job_id}").raise_for_status().text for job_id in (first, second)]
+    assert "Estimated when it was submitted" not in pages[0], "nothing was measured before it"
+    assert "Estimated when it was submitted: under 1 s" in pages[1]
+    assert f'by the speed of <a href="/ui/jobs/{first}">' in pages[1]
+
+
 def test_one_form_makes_one_job(http: httpx.Client) -> None:
     page = http.get("/ui/new").text
     (key,) = re.findall(r'name="idempotency_key" value="([^"]+)"', page)
