@@ -3,6 +3,8 @@
 from typing import Literal
 
 from core.device_rate import DeviceRate
+from core.feature_memory import feature_bytes
+from core.method_spec import FeatureMatchingSpec
 from core.registry import TeacherInfo, part_parameters
 from core.spec import DistillationSpec
 from core.step_cost import SampleCost, training_sample_cost, transfer_costs
@@ -29,7 +31,9 @@ def training_memory(
     """
     micro_batch = spec.training.micro_batch_size or spec.training.batch_size
 
-    def step_memory(sample: SampleCost, earlier_students: int) -> int:
+    def step_memory(
+        sample: SampleCost, earlier_students: int, features: FeatureMatchingSpec | None = None
+    ) -> int:
         return unets_memory(
             theirs,
             ours,
@@ -38,9 +42,10 @@ def training_memory(
             gradient_checkpointing=spec.training.gradient_checkpointing,
             accumulates=micro_batch < spec.training.batch_size or sample.student > sample.student_at_once,
             earlier_students=earlier_students,
+            features=features,
         )
 
-    memory = step_memory(training_sample_cost(spec.method), earlier_students=0)
+    memory = step_memory(training_sample_cost(spec.method), 0, spec.method.features)
     for course in transfer_costs(spec.few_step):
         memory = max(memory, step_memory(course.sample, course.earlier_students))
     memory += FLOAT32_BYTES * sum(part_parameters(teacher).values())
@@ -58,6 +63,7 @@ def unets_memory(
     accumulates: bool,
     gradient_checkpointing: bool = False,
     earlier_students: int = 0,
+    features: FeatureMatchingSpec | None = None,
 ) -> int:
     """Return the peak memory of a teacher's U-Net and of the student's in training.
 
@@ -79,12 +85,17 @@ def unets_memory(
         Whether what most modules save is computed again in the backward pass.
     earlier_students
         Students of before that are held as well.
+    features
+        What is matched inside; None for nothing.
     """
     copies = STUDENT_COPIES + earlier_students
     weights = FLOAT32_BYTES * (theirs.parameters + copies * ours.parameters)
     gradients = FLOAT32_BYTES * ours.parameters
     count = checkpointed_bytes if gradient_checkpointing else saved_bytes
-    saved = samples * count(ours, COMPUTE_BYTES[precision])
+    a_sample = count(ours, COMPUTE_BYTES[precision])
+    if features is not None:
+        a_sample += feature_bytes(theirs, ours, features, COMPUTE_BYTES[precision])
+    saved = samples * a_sample
     if precision == "bfloat16":
         saved += COMPUTE_BYTES[precision] * ours.parameters  # autocast keeps its copies of the weights
     return weights + (saved + gradients if accumulates else max(saved, gradients))

@@ -32,6 +32,7 @@ from core.unet_layout import unet_layout
 from core.unet_memory import checkpointed_bytes, saved_bytes
 
 CPU = torch.device("cpu")
+NO_FEATURES = {"features": {"weight": 0}}
 RATE = DeviceRate(
     device="one", precision="float32", forward_flops=2e12, training_flops=1e12, process_bytes=10**9
 )
@@ -191,7 +192,8 @@ def test_memory_holds_the_teacher_and_the_student_six_times(
     sd14: TeacherInfo, teacher_info: TeacherInfo, make_spec: Callable[..., DistillationSpec]
 ) -> None:
     """Weights, average, two moments and gradients in float32, autocast's copies in half of it."""
-    spec = training_only(make_spec, student="b-base", training={"batch_size": 2, "micro_batch_size": 1})
+    training = {"batch_size": 2, "micro_batch_size": 1}
+    spec = training_only(make_spec, student="b-base", training=training, method=NO_FEATURES)
     saved = saved_bytes(unet_layout(derive_student(sd14.unet_config, "b-base")), compute_bytes=2)
     held = estimate_job(sd14, spec).training_memory_bytes - saved
     assert held == pytest.approx(4 * 859_520_964 + 22 * 579_384_964, rel=0.001)
@@ -235,7 +237,8 @@ def test_a_transfer_holds_the_guide_and_the_students_of_before(
     """How many there are `tests/core/test_few_step.py` counts."""
     few_step = {"steps": 2, "start_steps": 4, "training_steps": 5}
     direct, transferred = (
-        estimate_job(sd14, training_only(make_spec, **changes)) for changes in ({}, {"few_step": few_step})
+        estimate_job(sd14, training_only(make_spec, method=NO_FEATURES, **changes))
+        for changes in ({}, {"few_step": few_step})
     )
     extra = transferred.training_memory_bytes - direct.training_memory_bytes
     assert extra == 3 * 4 * direct.student_parameters

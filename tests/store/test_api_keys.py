@@ -103,7 +103,7 @@ def test_a_use_that_somebody_else_is_noting_is_not_waited_for(engine: Engine, no
     created = make(engine, now)
     with engine.connect() as other, ThreadPoolExecutor() as threads:
         other.execute(text("SELECT FROM api_keys FOR UPDATE"))
-        found = threads.submit(find, engine, created.key, now).result(timeout=5)
+        found = threads.submit(find, engine, created.key, now).result(timeout=30)
     assert found.key_id == created.row.id
 
 
