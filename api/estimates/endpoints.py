@@ -34,6 +34,6 @@ async def estimate_job(services: TenantServicesDependency, submission: Submissio
 def estimate_submitted_job(services: TenantServicesDependency, job_id: JobId) -> schemas.JobEstimate:
     """Say what a job was to take, by what was measured when it was submitted, and what it took.
 
-    404 also where the job's teacher is not on this server.
+    404 also where the teacher is not on this server, or is another one by now.
     """
     return service.estimate_submitted(services, job_id)

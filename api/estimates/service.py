@@ -16,7 +16,14 @@ from api.jobs.requests import Submission
 from api.jobs.validation import resolve_in_thread
 from api.tenant_services import TenantServices
 from core.estimate import Estimate, estimate_job
-from core.spec import BundledCaptions, DistillationSpec, TeacherInfo, find_teacher, list_teachers
+from core.spec import (
+    BadTeacherError,
+    BundledCaptions,
+    DistillationSpec,
+    TeacherInfo,
+    find_teacher,
+    list_teachers,
+)
 from store.database import Session
 from store.errors import InvalidInputError, NotFoundError
 from store.job_queries import get_job, list_jobs
@@ -61,15 +68,18 @@ def estimate_submitted(services: TenantServices, job_id: str) -> schemas.JobEsti
     Raises
     ------
     NotFoundError
-        If there is no such job, or its teacher is not on this server.
+        If there is no such job, or its teacher is not on this server, or is another one by now.
     """
     with services.transaction() as session:
         job = get_job(session, job_id)
         taken = _taken_seconds(list_phases(session, job.id))
         earlier = _latest_whole_run(session, job.teacher, job.queue, before=job)
-    if job.teacher not in {known.id for known in list_teachers(services.settings.teachers_dirs)}:
-        raise NotFoundError("There is no estimate of this job, because its teacher is not on this server.")
-    estimate = _estimate(services, DistillationSpec.model_validate(job.spec), earlier)
+    try:
+        estimate = _estimate(services, DistillationSpec.model_validate(job.spec), earlier)
+    except BadTeacherError as error:
+        raise NotFoundError(
+            f"There is no estimate of this job from this server's teachers: {error}."
+        ) from error
     seconds = estimate.seconds or {}
     if job.status != "succeeded" or not seconds or not all(taken.get(phase) for phase in seconds):
         return schemas.JobEstimate(**estimate.model_dump(), taken_seconds=taken)

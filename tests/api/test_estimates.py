@@ -76,14 +76,21 @@ def test_a_job_says_how_far_its_estimate_was_off(http: httpx.Client, jobs: Any) 
     assert estimate["total_error"] == pytest.approx(expected)
 
 
-def test_a_job_whose_teacher_is_gone_has_no_estimate(
-    http: httpx.Client, jobs: Any, api_settings: Settings, serve: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"teacher": "nobody"}, "no teacher 'nobody'"),
+        ({"student": {"max_params": 5}}, "no student of this teacher keeps within 5"),
+    ],
+    ids=["gone", "another one by now"],
+)
+def test_a_job_whose_teacher_is_not_here_has_no_estimate(
+    http: httpx.Client, jobs: Any, change: dict[str, Any], reason: str
 ) -> None:
-    job_id = jobs.run_through(**SPEC)
-    with serve(api_settings.model_copy(update={"teachers_dirs": []})) as other:
-        answer = other.get(f"/jobs/{job_id}/estimate")
-        assert answer.status_code == 404
-        assert "its teacher is not on this server" in answer.json()["detail"]
+    job_id = jobs.run_through(**SPEC | change)
+    answer = http.get(f"/jobs/{job_id}/estimate")
+    assert answer.status_code == 404
+    assert reason in answer.json()["detail"]
 
 
 def test_a_job_of_another_class_of_machine_tells_no_time(
