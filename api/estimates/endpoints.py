@@ -36,4 +36,4 @@ def estimate_submitted_job(services: TenantServicesDependency, job_id: JobId) ->
 
     404 also where the teacher is not on this server, or is another one by now.
     """
-    return service.estimate_submitted(services, job_id)
+    return service.estimate_submitted_job(services, job_id)

@@ -59,10 +59,10 @@ async def estimate(services: TenantServices, submission: Submission) -> schemas.
             field="teacher",
         )
     spec = await resolve_in_thread(services, submission.spec)
-    return await run_in_threadpool(_estimate_submission, services, spec)
+    return await run_in_threadpool(_estimate_new_job, services, spec)
 
 
-def estimate_submitted(services: TenantServices, job_id: str) -> schemas.JobEstimate:
+def estimate_submitted_job(services: TenantServices, job_id: str) -> schemas.JobEstimate:
     """Estimate a job from what was measured before it was submitted, and compare with what it took.
 
     Raises
@@ -93,7 +93,7 @@ def estimate_submitted(services: TenantServices, job_id: str) -> schemas.JobEsti
     )
 
 
-def _estimate_submission(services: TenantServices, spec: DistillationSpec) -> schemas.Estimate:
+def _estimate_new_job(services: TenantServices, spec: DistillationSpec) -> schemas.Estimate:
     queue = place_job(spec, services.settings).queue
     with services.transaction() as session:
         earlier = _latest_whole_run(session, spec.teacher, queue)

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.comparisons.schemas import SPLITS
 from api.estimates.schemas import JobEstimate
-from api.estimates.service import estimate_submitted
+from api.estimates.service import estimate_submitted_job
 from api.jobs import hints, schemas, service
 from api.jobs.endpoints import NO_NUL
 from api.pages import snippets
@@ -219,7 +219,7 @@ def _describe(services: TenantServices, job_id: str) -> dict[str, Any]:
 
 def _find_estimate(services: TenantServices, job_id: str) -> JobEstimate | None:
     try:
-        return estimate_submitted(services, job_id)
+        return estimate_submitted_job(services, job_id)
     except NotFoundError:
         return None
 

@@ -96,7 +96,7 @@ def test_readiness_names_what_does_not_answer(
     assert http.get("/readyz").json() == {"status": "ready", "checks": ["postgres", "queue", "object_store"]}
     began = time.monotonic()
     answer = offline.get("/readyz")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 4
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert [error["field"] for error in answer.json()["errors"]] == ["postgres", "queue", "object_store"]
