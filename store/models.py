@@ -231,6 +231,7 @@ class Job(OfTenant, Base):
         Index("ix_jobs_tenant_teacher", "tenant_id", "teacher", "id"),
         Index("ix_jobs_status", "status", "id"),
         Index("ix_jobs_teacher", "teacher", "id"),
+        Index("ix_jobs_caption_file", text("((spec -> 'captions'::text) ->> 'id'::text)")),
     )
 
     id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)

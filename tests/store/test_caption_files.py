@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from core.spec import DistillationSpec
 from store import caption_files
 from store.database import transaction
 from store.errors import CaptionsInUseError, NotFoundError, QuotaExceededError, UploadExpiredError
 from store.jobs import create_job
-from store.models import CaptionFile, Tenant
+from store.models import CaptionFile, Job, Tenant
 from store.objects import StoredObject
 from store.quotas import NO_LIMITS, Quotas
 from store.stored_bytes import recount_bytes
@@ -177,3 +177,32 @@ def test_a_deletion_waits_for_a_submission_and_then_heeds_it(
             eventually(waits_for_a_lock)
         with pytest.raises(CaptionsInUseError):
             deletion.result(20)
+
+
+def test_who_reads_a_file_is_found_without_opening_the_specifications_of_other_jobs(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile], queued: Callable[[], str]
+) -> None:
+    file = keep()
+    queued()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        columns = ", ".join(column.name for column in Job.__table__.columns if column.name != "id")
+        connection.exec_driver_sql(
+            f"INSERT INTO jobs (id, {columns}) SELECT gen_random_uuid(), {columns} FROM jobs,"
+            " generate_series(1, 500)"
+        )
+        connection.exec_driver_sql("ANALYZE jobs")
+    plans: list[str] = []
+
+    def explain(connection: Any, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if "FROM jobs" in statement and "caption" in statement and not statement.startswith("EXPLAIN"):
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+            plans.append("\n".join(rows.scalars()))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    with transaction(engine) as session:
+        assert caption_files.captions_read(session, [file.id]) == {}
+        caption_files.delete_caption_file(session, file.id, tenant_id=OURS, now=now)
+    event.remove(engine, "before_cursor_execute", explain)
+    assert len(plans) == 2
+    for plan in plans:
+        assert "ix_jobs_caption_file" in plan, plan
