@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.files import write_json
+from core.files import temporary_beside, write_json
 
 DESCRIPTION_FILE = "entry.json"
 HOLD_FILE = ".in-use"
@@ -57,15 +57,14 @@ def hold(entry: Path) -> int:
     FileNotFoundError
         If there is no such entry, or it has just been removed.
     """
-    descriptor = _open(entry)
+    descriptor = _open(entry, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:  # on such a file system nobody can remove it either
                 raise
-        if not os.path.samestat(os.fstat(descriptor), (entry / HOLD_FILE).stat()):
-            raise FileNotFoundError(f"{entry} was removed and made anew")
+        _check_still_there(descriptor, entry)
     except BaseException:
         os.close(descriptor)
         raise
@@ -73,22 +72,35 @@ def hold(entry: Path) -> int:
 
 
 def remove_unless_held(entry: Path) -> bool:
-    """Remove an entry that nobody uses; False where somebody does."""
+    """Remove an entry that nobody uses; False where somebody does.
+
+    It loses its name before its content: whoever is killed half-way leaves nothing that looks like an entry.
+    """
     try:
-        descriptor = _open(entry)
+        descriptor = _open(entry, os.O_RDWR)  # NFS lets nobody shut others out of a file open for reading
     except FileNotFoundError:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(entry, ignore_errors=True)
+        _check_still_there(descriptor, entry)
+        nameless = temporary_beside(entry)
+        entry.rename(nameless)
+    except FileNotFoundError:
+        return True
     except OSError as error:
         if not isinstance(error, BlockingIOError) and error.errno not in WITHOUT_LOCKS:
             raise
         return False
     finally:
         os.close(descriptor)
+    shutil.rmtree(nameless, ignore_errors=True)
     return True
 
 
-def _open(entry: Path) -> int:
-    return os.open(entry / HOLD_FILE, os.O_RDONLY | os.O_CREAT, 0o644)
+def _check_still_there(descriptor: int, entry: Path) -> None:
+    if not os.path.samestat(os.fstat(descriptor), (entry / HOLD_FILE).stat()):
+        raise FileNotFoundError(f"{entry} was removed and made anew")
+
+
+def _open(entry: Path, access: int) -> int:
+    return os.open(entry / HOLD_FILE, access | os.O_CREAT, 0o644)

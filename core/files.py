@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 READ_BYTES = 1 << 20
+TEMPORARY = ".*.tmp"
 
 
 @contextmanager
@@ -23,8 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, what it wrote is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Containers that share a volume may share process ids, too.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         for written in [temporary, *temporary.rglob("*")]:
@@ -37,9 +37,20 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(temporary)
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return a name in the same folder that nobody else uses; a leftover of it is known as one."""
+    # Containers that share a volume may share process ids, too.
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a name is one of `temporary_beside`."""
+    return path.match(TEMPORARY)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that were killed while writing left behind in a folder of their own."""
-    for leftover in list(folder.rglob(".*.tmp")):
+    for leftover in list(folder.rglob(TEMPORARY)):
         remove(leftover)
 
 

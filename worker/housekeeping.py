@@ -6,12 +6,14 @@ its attempt runs. A cache entry is kept as long as somebody holds it (`core.cach
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.cache import remove_unless_held
+from core.files import is_temporary
 from store.attempts import running_attempts
 from store.database import Engine, transaction
 
@@ -86,9 +88,20 @@ def trim_cache(cache_dir: Path, *, max_bytes: int, missing_bytes: int = 0) -> li
 
 
 def _entries(cache_dir: Path) -> Iterator[CacheEntry]:
-    """Read the cache; whoever uses an entry writes into it, if only its description anew."""
+    """Read the cache; whoever uses an entry writes into it, if only its description anew.
+
+    What a process that was killed left half made or half removed counts as never used.
+    """
     for path in cache_dir.glob("*/*"):
         if path.is_dir():
-            stats = [file.stat() for file in path.rglob("*") if file.is_file()]
-            used_at = max((stat.st_mtime for stat in stats), default=0.0)
+            stats = list(_file_stats(path))
+            used_at = 0.0 if is_temporary(path) else max((stat.st_mtime for stat in stats), default=0.0)
             yield CacheEntry(path, sum(stat.st_size for stat in stats), used_at)
+
+
+def _file_stats(folder: Path) -> Iterator[os.stat_result]:
+    """Read what there is to tell of the files in a folder that others may write into or remove meanwhile."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield (Path(parent) / name).stat()

@@ -173,9 +173,7 @@ class InputFetcher:
         with _locked(entry.with_name(f".{key}.lock"), go_on):
             while True:
                 if not entry.is_dir():
-                    with replacing(entry) as unfinished:
-                        unfinished.mkdir()
-                        make(unfinished)
+                    _make_entry(entry, make)
                 with contextlib.suppress(FileNotFoundError):  # removed in between, to make room
                     self._held.append(hold(entry))
                     break
@@ -186,6 +184,14 @@ class InputFetcher:
         """Let whoever makes room remove what was fetched so far."""
         while self._held:
             os.close(self._held.pop())
+
+
+def _make_entry(entry: Path, make: Callable[[Path], None]) -> None:
+    """Fill a folder beside an entry's place, held so that nobody clears it away, and put it there."""
+    with contextlib.ExitStack() as hold_until_named, replacing(entry) as unfinished:
+        unfinished.mkdir()
+        hold_until_named.callback(os.close, hold(unfinished))
+        make(unfinished)
 
 
 @contextmanager

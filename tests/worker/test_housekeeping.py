@@ -70,6 +70,47 @@ def test_an_entry_stays_as_long_as_a_process_that_uses_it_and_no_longer(tmp_path
     assert trim_cache(tmp_path, max_bytes=0) == [held]
 
 
+def test_an_entry_of_which_only_a_part_was_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part that a killed worker leaves goes before everything else."""
+    entry = make_entry(tmp_path, "a", size=100, used_at=1e6)
+    monkeypatch.setattr(shutil, "rmtree", lambda folder, **_: (folder / "shard").unlink())
+    assert remove_unless_held(entry)
+    monkeypatch.undo()
+    assert not entry.exists()
+    (left,) = (tmp_path / "latents").iterdir()
+    make_entry(tmp_path, "b", size=100, used_at=1e5)
+    assert trim_cache(tmp_path, max_bytes=149) == [left]
+    assert [path.name for path in (tmp_path / "latents").iterdir()] == ["b"]
+
+
+def test_an_entry_that_was_made_anew_is_not_removed_by_who_found_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = make_entry(tmp_path, "a", size=100, used_at=1e6)
+    lock = fcntl.flock
+
+    def make_anew_first(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        shutil.rmtree(entry)
+        make_entry(tmp_path, "a", size=100, used_at=2e6)
+        hold(entry)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", make_anew_first)
+    assert remove_unless_held(entry)
+    assert (entry / "shard").exists()
+
+
+def test_what_shuts_others_out_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS makes a lock of the whole file of it, and has none that excludes for a file open for reading."""
+    entry = make_entry(tmp_path, "a", size=100, used_at=1e6)
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)
+    os.close(hold(entry))
+    assert trim_cache(tmp_path, max_bytes=0) == [entry]
+
+
 def test_an_entry_that_is_removed_while_somebody_takes_hold_of_it_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,22 @@ def test_what_was_fetched_is_used_again(
     assert (first / UNET).is_file()
 
 
+def test_what_is_being_fetched_is_not_cleared_away(
+    fetcher: InputFetcher, teacher: str, teacher_folder: Path, allowed: Settings
+) -> None:
+    removed = []
+
+    def make_room() -> None:
+        removed.extend(trim_cache(allowed.cache_dir, max_bytes=0))
+
+    folder = fetcher.fetch_teacher(teacher, make_room)
+    assert folder is not None
+    assert removed == []
+    assert {file.relative_to(folder) for file in folder.rglob("*")} == {
+        file.relative_to(teacher_folder) for file in teacher_folder.rglob("*")
+    }
+
+
 def test_another_content_is_refused_once_the_job_is_accepted(
     fetcher: InputFetcher,
     teacher: str,
