@@ -193,7 +193,9 @@ class Settings(BaseSettings):
     cancel_grace_seconds: float = Field(
         default=120, gt=0, description="What a trainer has to write a checkpoint: from SIGTERM to SIGKILL."
     )
-    upload_patience_seconds: float = Field(default=3_600, gt=0, description="Retries while S3 is away.")
+    upload_patience_seconds: float = Field(
+        default=3_600, gt=0, description="How long S3 may stay away before uploads are given up."
+    )
     max_attempts: int = Field(
         default=3, ge=1, description="Attempts that may crash before a job fails, unless they get further."
     )

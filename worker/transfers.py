@@ -31,6 +31,8 @@ class Transfer:
         What to do; may be called again after it raised `UnavailableError`.
     outdated_by
         A later transfer with the same mark makes this one needless if it has not begun yet.
+    asked_at
+        When it was submitted, on the monotonic clock.
     error
         Why it did not succeed, once ``finished`` is set.
     """
@@ -38,6 +40,7 @@ class Transfer:
     name: str
     work: Callable[[], None]
     outdated_by: str | None = None
+    asked_at: float = 0.0
     error: Exception | None = None
     finished: threading.Event = field(default_factory=threading.Event)
 
@@ -48,7 +51,8 @@ class Transfers:
     Parameters
     ----------
     patience_seconds
-        How long one transfer is repeated while a server is away.
+        How long a server that is away is waited for: since it was first missed, and since the transfer was
+        submitted. So those that pile up meanwhile are given up together, each after a last try.
     logger
         Log of the attempt.
     """
@@ -57,6 +61,7 @@ class Transfers:
         self.lease_lost = threading.Event()
         self._patience_seconds = patience_seconds
         self._hurry_until: float | None = None
+        self._away_since: float | None = None
         self._logger = logger
         self._waiting: deque[Transfer] = deque()
         self._changed = threading.Condition()
@@ -67,6 +72,7 @@ class Transfers:
 
     def submit(self, transfer: Transfer) -> Transfer:
         """Queue a transfer and return it."""
+        transfer.asked_at = time.monotonic()
         with self._changed:
             self._waiting.append(transfer)
             self._changed.notify()
@@ -121,19 +127,18 @@ class Transfers:
 
     def _repeat(self, transfer: Transfer) -> Exception | None:
         """Do a transfer until it succeeds; the error that ended it otherwise."""
-        deadline = time.monotonic() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 transfer.work()
+                self._away_since = None
                 TRANSFERS.labels("done").inc()
                 return None
             except LeaseLostError as error:
                 self.lease_lost.set()
                 return error
             except UnavailableError as error:
-                latest = deadline if self._hurry_until is None else min(deadline, self._hurry_until)
-                if time.monotonic() + pause > latest or self._abandoned.wait(pause):
+                if time.monotonic() + pause > self._deadline(transfer) or self._abandoned.wait(pause):
                     self._logger.error("%s: given up: %s", transfer.name, error.detail)
                     TRANSFERS.labels("failed").inc()
                     return error
@@ -149,3 +154,10 @@ class Transfers:
                 self._logger.exception("%s: failed", transfer.name)
                 TRANSFERS.labels("failed").inc()
                 return error
+
+    def _deadline(self, transfer: Transfer) -> float:
+        """Say until when a transfer that has just found a server away is repeated."""
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        deadline = max(self._away_since, transfer.asked_at) + self._patience_seconds
+        return deadline if self._hurry_until is None else min(deadline, self._hurry_until)

@@ -67,6 +67,21 @@ def test_patience_ends(transfers: Transfers) -> None:
     assert work.calls >= 2
 
 
+def test_those_that_pile_up_while_a_server_is_away_are_given_up_together(logger: JobLogger) -> None:
+    transfers = Transfers(patience_seconds=0.7, logger=logger)
+    works = [Flaky(*[UnavailableError("away")] * 1_000) for _ in range(20)]
+    asked = [transfers.submit(Transfer("x", work)) for work in works]
+    back = transfers.submit(Transfer("y", Flaky()))
+    assert all(transfer.finished.wait(10) for transfer in [*asked, back])
+    assert works[0].calls >= 2
+    assert sum(work.calls for work in works[1:]) < 2 * 19, "most had no more than a last try"
+    assert back.error is None
+    again = transfers.submit(Transfer("z", Flaky(UnavailableError("away"))))
+    assert again.finished.wait(10)
+    assert again.error is None, "it was there in between"
+    transfers.close()
+
+
 def test_a_waiting_transfer_gives_way_to_a_later_one_of_its_kind(transfers: Transfers) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
