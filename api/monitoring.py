@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from store.database import Engine, pool_use, server_now, transaction
 from store.errors import UnavailableError
 from store.monitoring import Snapshot, read_snapshot
+from store.quotas import NO_LIMITS, Quotas
 from store.reconciler import Reconciled
 
 LOGGER = logging.getLogger(__name__)
@@ -62,10 +63,10 @@ class ApiMetrics:
         for action in ("taken_back", "hinted", "over_time", "settled"):
             self.reconciled.labels(action)
 
-    def watch(self, engine: Engine, *, lease_seconds: float) -> None:
+    def watch(self, engine: Engine, *, lease_seconds: float, quotas: Quotas = NO_LIMITS) -> None:
         """Add what is asked of the pool and the job table when the metrics are read."""
         self.registry.register(_PoolCollector(engine))
-        self.registry.register(_JobsCollector(engine, lease_seconds))
+        self.registry.register(_JobsCollector(engine, lease_seconds, quotas))
 
     def text(self) -> bytes:
         """Write all metrics in Prometheus's text format."""
@@ -100,9 +101,10 @@ class _PoolCollector(Collector):
 
 
 class _JobsCollector(Collector):
-    def __init__(self, engine: Engine, lease_seconds: float) -> None:
+    def __init__(self, engine: Engine, lease_seconds: float, quotas: Quotas) -> None:
         self._engine = engine
         self._lease_seconds = lease_seconds
+        self._quotas = quotas
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._read_at = -SNAPSHOT_SECONDS
@@ -129,7 +131,9 @@ class _JobsCollector(Collector):
 
     def _read(self) -> Snapshot:
         with transaction(self._engine) as session:
-            return read_snapshot(session, now=server_now(session), lease_seconds=self._lease_seconds)
+            return read_snapshot(
+                session, now=server_now(session), lease_seconds=self._lease_seconds, quotas=self._quotas
+            )
 
 
 def _describe(snapshot: Snapshot) -> Iterator[Metric]:
@@ -137,7 +141,9 @@ def _describe(snapshot: Snapshot) -> Iterator[Metric]:
         "condenser_jobs", "Jobs that have not ended, by queue and status.", labels=["queue", "status"]
     )
     depth = GaugeMetricFamily(
-        "condenser_queue_depth", "Queued jobs that a worker may take at once.", labels=["queue"]
+        "condenser_queue_depth",
+        "Queued jobs that workers may take at once, of no tenant more than it may run.",
+        labels=["queue"],
     )
     oldest = GaugeMetricFamily(
         "condenser_oldest_job_seconds",

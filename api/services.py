@@ -17,6 +17,7 @@ from api.rate_limits import RateLimits
 from api.server_threads import ServerThreads
 from store.database import create_engine, transaction
 from store.objects import ObjectStore, Patience
+from store.quotas import Quotas
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
 from store.versions import latest_versions
@@ -49,7 +50,7 @@ class Services:
         self.keys = KeyChecks(self.engine, settings)
         self.rate_limits = RateLimits(settings)
         self.upload_slots = UploadSlots()
-        metrics.watch(self.engine, lease_seconds=settings.lease_seconds)
+        metrics.watch(self.engine, lease_seconds=settings.lease_seconds, quotas=Quotas.by_default(settings))
         self.secret_box = SecretBox(settings)
         self.watch = JobWatch(self._read_versions, settings.watch_seconds)
 

@@ -7,11 +7,12 @@ found by the index of statuses, and those that have ended are counted in it with
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import case, extract, func, select
+from sqlalchemy import extract, func, select
 from sqlalchemy.orm import Session
 
 from store.job_queries import is_due
-from store.models import STATUSES, TERMINAL_STATUSES, Job, Status
+from store.models import STATUSES, TERMINAL_STATUSES, Job, Status, Tenant
+from store.quotas import NO_LIMITS, Quotas, is_below_running_limit, of_them_may_run
 from store.tenancy import COUNTS_DELETED
 
 
@@ -22,9 +23,10 @@ class LiveJobs:
     Attributes
     ----------
     due
-        How many of them a worker may take at once; none of those that are not queued.
+        How many of them workers may take at once, were there enough; none of those that are not queued.
     oldest_seconds
-        How long the oldest has had its status; of queued jobs, the oldest that is due.
+        How long the oldest has had its status; of queued jobs, the oldest that is due and whose tenant may
+        run another.
     """
 
     queue: str
@@ -53,7 +55,9 @@ class Snapshot:
     beat_seconds: dict[str, float]
 
 
-def read_snapshot(session: Session, *, now: datetime, lease_seconds: float) -> Snapshot:
+def read_snapshot(
+    session: Session, *, now: datetime, lease_seconds: float, quotas: Quotas = NO_LIMITS
+) -> Snapshot:
     """Read what there is to watch.
 
     Parameters
@@ -64,21 +68,17 @@ def read_snapshot(session: Session, *, now: datetime, lease_seconds: float) -> S
         Ages are counted up to here.
     lease_seconds
         What a heartbeat extends a lease by, from which the time of the last one follows.
+    quotas
+        Limits of tenants that have none of their own: a job that its tenant may not run yet calls for no
+        worker.
     """
-    is_takeable = (Job.status == "queued") & is_due(now)
-    has_aged = is_takeable | (Job.status != "queued")
     seconds = extract("epoch", now - func.coalesce(Job.claimed_at, Job.updated_at))
     live = session.execute(
-        select(
-            Job.queue,
-            Job.status,
-            func.count().label("jobs"),
-            func.count().filter(is_takeable).label("due"),
-            func.max(case((has_aged, seconds))).label("oldest"),
-        )
+        select(Job.queue, Job.status, func.count().label("jobs"), func.max(seconds).label("oldest"))
         .where(Job.status.in_([status for status in STATUSES if status not in TERMINAL_STATUSES]))
         .group_by(Job.queue, Job.status)
     )
+    waiting = _read_waiting(session, now, quotas)
     ended = session.execute(
         select(Job.status, func.count().label("jobs"))
         .where(Job.status.in_(TERMINAL_STATUSES))
@@ -93,9 +93,34 @@ def read_snapshot(session: Session, *, now: datetime, lease_seconds: float) -> S
     )
     return Snapshot(
         live=[
-            LiveJobs(row.queue, row.status, row.jobs, row.due, max(float(row.oldest or 0), 0.0))
+            LiveJobs(row.queue, row.status, row.jobs, due, max(float(oldest), 0.0))
             for row in live
+            for due, oldest in [waiting.get(row.queue, (0, 0)) if row.status == "queued" else (0, row.oldest)]
         ],
         ended={row.status: row.jobs for row in ended},
         beat_seconds={row.worker: max(float(row.seconds), 0.0) for row in beats},
     )
+
+
+def _read_waiting(session: Session, now: datetime, quotas: Quotas) -> dict[str, tuple[int, float]]:
+    """Count by queue the jobs that a worker may take at once, and the seconds that the oldest has waited."""
+    waits_since = func.greatest(Job.updated_at, Job.not_before)  # a NULL does not count
+    of_tenant = (
+        select(
+            Job.queue,
+            Job.tenant_id,
+            func.count().label("jobs"),
+            func.max(extract("epoch", now - waits_since)).label("oldest"),
+        )
+        .where(Job.status == "queued", is_due(now))
+        .group_by(Job.queue, Job.tenant_id)
+        .subquery()
+    )
+    due = of_them_may_run(of_tenant.c.jobs, quotas)
+    waiting = session.execute(
+        select(of_tenant.c.queue, func.sum(due).label("due"), func.max(of_tenant.c.oldest).label("oldest"))
+        .join(Tenant, Tenant.id == of_tenant.c.tenant_id)
+        .where(is_below_running_limit(quotas))
+        .group_by(of_tenant.c.queue)
+    )
+    return {row.queue: (int(row.due), float(row.oldest)) for row in waiting}

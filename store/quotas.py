@@ -175,8 +175,18 @@ def running_jobs_of_tenant() -> ScalarSelect[int]:
 
 def is_below_running_limit(defaults: Quotas) -> ColumnElement[bool]:
     """Condition on a tenant that a further job of it may run."""
-    limit = func.coalesce(Tenant.running_jobs, literal(defaults.running_jobs, Integer))
+    limit = _running_limit(defaults)
     return or_(limit.is_(None), running_jobs_of_tenant() < limit)
+
+
+def of_them_may_run(waiting: ColumnElement[int], defaults: Quotas) -> ColumnElement[int]:
+    """Say how many of so many jobs of a tenant that wait may run beside those that do."""
+    room = _running_limit(defaults) - running_jobs_of_tenant()
+    return func.greatest(func.least(waiting, room), 0)  # a NULL, for no limit, does not count in them
+
+
+def _running_limit(defaults: Quotas) -> ColumnElement[int | None]:
+    return func.coalesce(Tenant.running_jobs, literal(defaults.running_jobs, Integer))
 
 
 def may_start(defaults: Quotas) -> ColumnElement[bool]:

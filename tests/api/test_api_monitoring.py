@@ -89,7 +89,7 @@ def test_many_scrapes_read_the_job_table_once(engine: Engine) -> None:
     metrics.watch(engine, lease_seconds=60)
     for _ in range(50):
         metrics.text()
-    assert sum("GROUP BY jobs.queue" in statement for statement in statements) == 1
+    assert sum("GROUP BY jobs.queue, jobs.status" in statement for statement in statements) == 1
 
 
 def test_a_database_that_is_away_is_told_and_the_rest_still_answers(offline: httpx.Client) -> None:
