@@ -139,8 +139,9 @@ class Settings(BaseSettings):
     worker_queue: str = Field(
         default="cpu",
         description="Queue of this worker, one per class of accelerator, and of submitted jobs whose memory "
-        "is not known. A worker without it serves the greatest of ACCELERATOR_CLASSES that its device is fit "
-        "for; one whose device is not fit for the class named does not start.",
+        "is not known. Left out or empty, a worker serves the greatest of ACCELERATOR_CLASSES that its "
+        "device is fit for, and such jobs go to the greatest of all; a worker whose device is not fit for "
+        "the class named does not start.",
     )
     interactive_queue: str = Field(
         default="interactive", description="Queue of generations and of the workers that draw them."
@@ -288,6 +289,11 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return value or None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_queue_is_none_named(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if (name, value) != ("worker_queue", "")}
+
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: str) -> str:
@@ -383,6 +389,16 @@ class Settings(BaseSettings):
     def classes(self) -> list[AcceleratorClass]:
         """Classes of accelerators, from the least to the greatest."""
         return parse_classes(self.accelerator_classes)
+
+    @property
+    def is_queue_named(self) -> bool:
+        """Whether ``worker_queue`` was given, and is not only what it is by default."""
+        return "worker_queue" in self.model_fields_set
+
+    @property
+    def queue_of_unknown_memory(self) -> str:
+        """Queue of a job of which nobody knows what it takes: where none is named, that which holds most."""
+        return self.worker_queue if self.is_queue_named or not self.classes else self.classes[-1].name
 
     @property
     def lesser_queues(self) -> list[str]:

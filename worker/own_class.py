@@ -33,16 +33,17 @@ def with_own_class(settings: Settings, device: Device) -> Settings:
             f"WORKER_PROCESSES is {settings.worker_processes}, and this machine has "
             f"{_describe(device)}: set it to {device.count} at most."
         )
-    is_named = "worker_queue" in settings.model_fields_set
-    candidates = [one for one in settings.classes if not is_named or one.name == settings.worker_queue]
+    candidates = [
+        one for one in settings.classes if not settings.is_queue_named or one.name == settings.worker_queue
+    ]
     if not candidates:
         return settings
     lacks = [one.lack_of(device.is_accelerator, device.memory_bytes) for one in candidates]
-    if is_named:
+    if settings.is_queue_named:
         if lacks[0] is not None:
             raise UnfitDeviceError(
                 f"WORKER_QUEUE is {settings.worker_queue}, and {lacks[0]}. This machine has "
-                f"{_describe(device)}: leave WORKER_QUEUE out, and the worker takes the class that fits."
+                f"{_describe(device)}: leave WORKER_QUEUE empty, and the worker takes the class that fits."
             )
         return settings
     is_known = device.memory_bytes is not None

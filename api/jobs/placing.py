@@ -21,7 +21,7 @@ def place_job(spec: DistillationSpec, settings: Settings) -> Place:
     """Choose a job's queue.
 
     An installation that names no classes has one queue. A teacher in an object store is not counted: its job
-    goes to the queue of `worker_queue`, and a worker finds out what it takes.
+    goes to the queue of those whose memory is not known, and a worker finds out what it takes.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def place_job(spec: DistillationSpec, settings: Settings) -> Place:
     """
     classes = settings.classes
     if not classes or is_remote(spec.teacher):
-        return Place(settings.worker_queue)
+        return Place(settings.queue_of_unknown_memory)
     teacher = find_teacher(spec.teacher, settings.teachers_dirs)
     memory_bytes = estimate_job(teacher, spec).training_memory_bytes
     return Place(least_class_for(classes, memory_bytes).name, memory_bytes)

@@ -56,6 +56,15 @@ def test_each_profile_has_its_services(environment: dict[str, str], profiles: se
         assert "${" not in yaml.safe_dump(service)
 
 
+def test_a_worker_can_be_left_to_find_its_own_class(environment: dict[str, str]) -> None:
+    def queues(given: dict[str, str]) -> set[str]:
+        services = rendered({**environment, **given}, {"gpu"})
+        return {services[name]["environment"]["WORKER_QUEUE"] for name in ("api", "worker")}
+
+    assert queues({}) == {"gpu"}
+    assert queues({"WORKER_QUEUE": "", "ACCELERATOR_CLASSES": "gpu=24,gpu-80gb=80"}) == {""}
+
+
 def test_no_port_but_the_apis_is_published_and_that_on_loopback(environment: dict[str, str]) -> None:
     published = {
         name: service["ports"] for name, service in compose()["services"].items() if "ports" in service

@@ -41,6 +41,19 @@ def test_a_worker_that_is_told_nothing_is_of_the_greatest_class_it_serves(
     assert found.worker_queue == queue
 
 
+def test_an_empty_queue_is_none_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose and Kubernetes hand on a variable that is empty; nobody listens to a queue without a name."""
+    monkeypatch.setenv("WORKER_QUEUE", "")
+    assert with_own_class(settings(), H100).worker_queue == "gpu-80gb"
+    assert with_own_class(settings(""), HOST).worker_queue == "cpu"
+
+
+def test_a_job_that_nobody_can_count_goes_to_the_queue_that_is_told_or_else_holds_most() -> None:
+    assert settings().queue_of_unknown_memory == "gpu-80gb"
+    assert settings(worker_queue="gpu").queue_of_unknown_memory == "gpu"
+    assert settings("").queue_of_unknown_memory == "cpu"
+
+
 def test_what_is_told_is_kept_where_the_device_serves_it() -> None:
     assert with_own_class(settings(worker_queue="gpu"), H100).worker_queue == "gpu"
     assert with_own_class(settings(worker_queue="gpu-80gb"), UNKNOWN).worker_queue == "gpu-80gb"
