@@ -40,11 +40,8 @@ class Connection(Protocol):
     def stream(self, request: httpx.Request) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a request whose answer is read as it comes; one that refuses is read whole."""
 
-    def blocks(self, response: httpx.Response, size: int) -> AsyncIterator[bytes]:
-        """Read the body of a streamed answer."""
-
-    def lines(self, response: httpx.Response) -> AsyncIterator[str]:
-        """Read the lines of a streamed answer."""
+    def blocks(self, response: httpx.Response, size: int | None = None) -> AsyncIterator[bytes]:
+        """Read the body of a streamed answer, as it comes or in blocks of a size."""
 
     async def pause(self, seconds: float) -> None:
         """Let time pass."""
@@ -84,15 +81,10 @@ class BlockingConnection:
         finally:
             response.close()
 
-    async def blocks(self, response: httpx.Response, size: int) -> AsyncIterator[bytes]:
+    async def blocks(self, response: httpx.Response, size: int | None = None) -> AsyncIterator[bytes]:
         """See `Connection`."""
         for block in response.iter_bytes(size):
             yield block
-
-    async def lines(self, response: httpx.Response) -> AsyncIterator[str]:
-        """See `Connection`."""
-        for line in response.iter_lines():
-            yield line
 
     async def pause(self, seconds: float) -> None:
         """See `Connection`."""
@@ -136,13 +128,9 @@ class AsyncConnection:
         finally:
             await response.aclose()
 
-    def blocks(self, response: httpx.Response, size: int) -> AsyncIterator[bytes]:
+    def blocks(self, response: httpx.Response, size: int | None = None) -> AsyncIterator[bytes]:
         """See `Connection`."""
         return response.aiter_bytes(size)
-
-    def lines(self, response: httpx.Response) -> AsyncIterator[str]:
-        """See `Connection`."""
-        return response.aiter_lines()
 
     async def pause(self, seconds: float) -> None:
         """See `Connection`."""

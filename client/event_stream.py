@@ -39,7 +39,7 @@ async def stream_events(transport: Transport, path: str, after: int) -> AsyncIte
                 if media_type_of(response) != EVENT_STREAM:
                     raise unexpected(response)
                 patience.renew()  # though nothing may happen for days before it breaks again
-                async for event in parse_events(transport.connection.lines(response)):
+                async for event in parse_events(transport.connection.blocks(response)):
                     after = event.sequence
                     yield event
             # The service ended the stream: for good if the next answer says so, as it does of an ended job.
@@ -49,12 +49,21 @@ async def stream_events(transport: Transport, path: str, after: int) -> AsyncIte
                 raise ApiUnreachableError(failure) from error
 
 
-async def parse_events(lines: AsyncIterator[str]) -> AsyncIterator[Event]:
-    """Read events off the lines of a stream; an event that is cut off at its end is dropped."""
+async def parse_events(blocks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+    """Read events off a stream as it comes; an event that is cut off at its end is dropped."""
     data: list[str] = []
-    async for line in lines:
+    async for line in _lines(blocks):
         if line.startswith("data:"):
             data.append(line.removeprefix("data:").removeprefix(" "))
         elif not line and data:
             yield Event.model_validate_json("\n".join(data))
             data = []
+
+
+async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Cut a stream where its format does; httpx also cuts at U+2028 and others, which JSON may contain."""
+    begun = b""
+    async for block in blocks:
+        *lines, begun = (begun + block).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode()

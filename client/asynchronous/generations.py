@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from client.asynchronous.resources import AsyncResource
 from client.downloads import download_file
-from client.errors import GenerationFailedError, WaitTimeoutError
+from client.errors import ConflictError, GenerationFailedError, WaitTimeoutError
 from client.models import DrawnPicture, GenerationState, RemoteFile
 
 
@@ -26,8 +26,7 @@ class AsyncGeneration(AsyncResource[GenerationState]):
         timeout_seconds: float | None = None,
     ) -> Self:
         """Wait as `Generation.wait` does; ``on_change`` may be a coroutine function."""
-        if not await self._until_ended(on_change, timeout_seconds):
-            await self.cancel()
+        if not await self._until_ended(on_change, timeout_seconds) and await self._is_cancelled():
             why = f": {self.state.waiting_message}" if self.state.waiting_message else ""
             raise WaitTimeoutError(f"generation {self.state.id} was not drawn in time{why}")
         if self.state.status != "succeeded":
@@ -37,6 +36,15 @@ class AsyncGeneration(AsyncResource[GenerationState]):
     async def cancel(self) -> None:
         """End the generation; `ConflictError` when it has ended otherwise."""
         await self._transport.request("POST", self._path("cancel"))
+
+    async def _is_cancelled(self) -> bool:
+        """Cancel the generation; False when it has ended just before that."""
+        try:
+            await self.cancel()
+        except ConflictError:
+            await self.refresh()
+            return False
+        return True
 
     async def save(self, position: int, path: str | Path) -> Path:
         """Fetch one of `pictures` into a PNG file, as `Generation.save` does."""

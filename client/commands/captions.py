@@ -116,9 +116,13 @@ def captions_of(condenser: Condenser, given: str) -> dict[str, Any]:
 
 
 def _few_lines(file: Path) -> list[str] | None:
-    """Return the captions of a small text file; None for any other file."""
+    """Return the captions of a small text file; None for any other file, also one that is no UTF-8."""
     if file.suffix not in {"", ".txt"} or file.stat().st_size > INLINE_BYTES:
         return None
-    texts = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            texts = [line.strip() for line in lines if line.strip()]
+    except UnicodeDecodeError:
+        return None
     fits = 0 < len(texts) <= INLINE_CAPTIONS and max(map(len, texts)) <= INLINE_CHARACTERS
     return texts if fits else None

@@ -1,11 +1,13 @@
 """``condenser generate``: a picture by a job's teacher and one by its student, from the same seed."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client.address import address_of
+from client.errors import ConflictError
 from client.generations import Generation
 from client.models import DrawnPicture
 from client.output import tell, write_json, write_table
@@ -59,7 +61,8 @@ def generate(
         try:
             generation.wait(_Teller(), timeout)
         except KeyboardInterrupt:
-            generation.cancel()
+            with contextlib.suppress(ConflictError):  # drawn just now
+                generation.cancel()
             raise typer.Exit(130) from None
         paths = [generation.save(position, path) for position, path in enumerate(_paths(out, generation))]
     if as_json:

@@ -165,7 +165,7 @@ def _read_text(file: Path) -> str:
 
 
 def _lines(file: Path) -> list[str]:
-    return [line.strip() for line in _read_text(file).splitlines() if line.strip()]
+    return [line.strip() for line in _read_text(file).split("\n") if line.strip()]
 
 
 def _student(text: str | None) -> str | dict[str, float] | None:

@@ -83,6 +83,21 @@ def test_the_commands(run: Any, condenser: Condenser, file: Path) -> None:
     assert "Not found" in run("captions", "delete", file_id, code=1).stderr
 
 
+def test_a_file_that_is_no_utf_8_is_left_to_the_service_to_judge(
+    run: Any, condenser: Condenser, tmp_path: Path
+) -> None:
+    (tmp_path / "latin.txt").write_bytes("café\n".encode("latin-1"))
+    run("submit", "--teacher", "tiny", "--captions", "latin.txt")
+    assert [file.name for file in condenser.captions.list()] == ["latin.txt"]
+
+
+def test_a_caption_ends_where_its_line_does(run: Any, condenser: Condenser, tmp_path: Path) -> None:
+    captions = ["one\u2028two", "three\x0bfour"]
+    (tmp_path / "few.txt").write_text("\n".join(captions), encoding="utf-8")
+    job_id = run("submit", "--teacher", "tiny", "--captions", "few.txt").stdout.strip()
+    assert condenser.jobs.get(job_id).state.spec["captions"]["texts"] == captions
+
+
 def test_submit_uploads_what_is_too_much_for_a_request(run: Any, condenser: Condenser, file: Path) -> None:
     job_id = run("submit", "--teacher", "tiny", "--captions", "captions.txt").stdout.strip()
     (stored,) = condenser.captions.list()

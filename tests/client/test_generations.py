@@ -34,12 +34,15 @@ class Painter:
 
     def paint(self) -> None:
         while not self.over.wait(0.1):
-            with transaction(self.engine) as session:
-                claim = generations.claim_next_generation(
-                    session, worker="w", now=server_now(session), lease_seconds=60
-                )
-            if claim is not None:
-                self.draw(claim)
+            self.paint_next()
+
+    def paint_next(self) -> None:
+        with transaction(self.engine) as session:
+            claim = generations.claim_next_generation(
+                session, worker="w", now=server_now(session), lease_seconds=60
+            )
+        if claim is not None:
+            self.draw(claim)
 
     def draw(self, claim: generations.GenerationClaim) -> None:
         lease: dict[str, Any] = {"generation_id": claim.generation_id, "lease_token": claim.lease_token}
@@ -126,3 +129,14 @@ def test_pictures_are_waited_for_and_saved(
     with pytest.raises(GenerationFailedError, match="memory of the worker is used up") as failed:
         condenser.generate(job_id, "cat")
     assert failed.value.generation.reason == "out_of_memory"
+
+
+def test_what_is_drawn_as_the_time_is_over_is_not_thrown_away(
+    condenser: Condenser, painter: Painter, job_id: str
+) -> None:
+    late = condenser.generate(job_id, "cat", wait=False)
+    assert late.wait(lambda _: painter.paint_next(), timeout_seconds=0).state.status == "succeeded"
+    painter.failing = True
+    failed = condenser.generate(job_id, "cat", wait=False)
+    with pytest.raises(GenerationFailedError, match="memory of the worker is used up"):
+        failed.wait(lambda _: painter.paint_next(), timeout_seconds=0)
