@@ -132,6 +132,7 @@ class Studio:
             began = perf_counter()
             picture_CHW = artist.draw([request.prompt], [request.seed], lambda: inbox.check(request))[0]
             seconds = perf_counter() - began
+        inbox.check(request)  # whoever gave it up may have removed the folder
         picture = Image.fromarray(picture_CHW.permute(1, 2, 0).contiguous().numpy())
         path = request.folder / f"{position}.png"
         with replacing(path) as temporary:

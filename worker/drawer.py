@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import IO, Any
 
 from store.settings import Settings
@@ -56,8 +56,10 @@ class Drawer:
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
 
-    def draw(self, request: Answer, is_wanted: Callable[[], bool]) -> Iterator[Answer]:
+    def draw(self, request: Answer, is_wanted: Callable[[], bool]) -> Generator[Answer, None, None]:
         """Send a request and yield its answers as they come, up to the last one.
+
+        Whoever closes the generator before has the drawing stopped.
 
         Parameters
         ----------
@@ -87,8 +89,14 @@ class Drawer:
                 may_repeat = False
             if answer["type"] == "stopped":
                 raise DrawingStopped
-            yield answer
-            if answer["type"] in ("done", "failed"):
+            is_last = answer["type"] in ("done", "failed")
+            try:
+                yield answer
+            except GeneratorExit:
+                if not is_last:
+                    self._write({"stop": request["id"]})
+                raise
+            if is_last:
                 return
 
     def close(self) -> None:

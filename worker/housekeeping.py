@@ -16,6 +16,7 @@ from core.cache import remove_unless_held
 from core.files import is_temporary
 from store.attempts import running_attempts
 from store.database import Engine, transaction
+from store.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,16 @@ def remove_work(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # another attempt of the job has its folder there
         folder.parent.rmdir()
+
+
+def make_room(settings: Settings) -> None:
+    """Trim the cache to what it may have, and further where the disk has too little room left."""
+    settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    trim_cache(
+        settings.cache_dir,
+        max_bytes=settings.cache_max_bytes,
+        missing_bytes=settings.min_free_bytes - shutil.disk_usage(settings.cache_dir).free,
+    )
 
 
 def trim_cache(cache_dir: Path, *, max_bytes: int, missing_bytes: int = 0) -> list[Path]:

@@ -7,9 +7,12 @@ gives it up as soon as that is lost: because the generation was cancelled, or it
 import logging
 import tempfile
 import threading
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
+from core.exit_status import FULL_DISK
 from store.artifacts import StudentUNet, find_student_unet
 from store.database import Clock, Engine, server_now, transaction
 from store.errors import (
@@ -36,9 +39,9 @@ from store.objects import ObjectStore
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
 from store.unclaimed import announce, give_up
-from worker.drawer import Drawer, DrawerLostError, DrawingStopped
+from worker.drawer import Answer, Drawer, DrawerLostError, DrawingStopped
 from worker.generation_lease import GenerationLease
-from worker.housekeeping import trim_cache
+from worker.housekeeping import make_room
 from worker.inputs import InputFetcher
 
 logger = logging.getLogger(__name__)
@@ -153,30 +156,43 @@ class InteractiveSupervisor:
         self, claim: GenerationClaim, lease: GenerationLease, stop: threading.Event
     ) -> GenerationEnding | None:
         """Fetch the models, draw and store the pictures; why it failed, or None."""
-        with tempfile.TemporaryDirectory() as folder:
-            try:
+        try:
+            self._tidy()
+            with tempfile.TemporaryDirectory() as folder:
                 request = self._request(claim, Path(folder), lease)
                 answers = self._drawer.draw(request, lambda: not (lease.lost.is_set() or stop.is_set()))
-                for answer in answers:
-                    if answer["type"] == "drawn":
-                        self._store(claim, answer)
-                    elif answer["type"] == "failed":
-                        return _ending_of(answer)
-            except UnusableInputError as error:
-                return generation_ending("model_gone", error.detail, error.hint)
-            except (NotFoundError, CorruptObjectError) as error:
-                logger.warning("generation %s: %s", claim.generation_id, error.detail)
-                return generation_ending("model_gone")
-            except UnavailableError as error:
-                logger.warning("generation %s: %s", claim.generation_id, error.detail)
-                return generation_ending("storage_unavailable")
-            except DrawerLostError as error:
-                return generation_ending("internal_error", str(error))
+                with closing(answers):
+                    return self._store_all(claim, answers)
+        except UnusableInputError as error:
+            return generation_ending("model_gone", error.detail, error.hint)
+        except (NotFoundError, CorruptObjectError) as error:
+            logger.warning("generation %s: %s", claim.generation_id, error.detail)
+            return generation_ending("model_gone")
+        except UnavailableError as error:
+            logger.warning("generation %s: %s", claim.generation_id, error.detail)
+            return generation_ending("storage_unavailable")
+        except DrawerLostError as error:
+            return generation_ending("internal_error", str(error))
+        except OSError as error:
+            logger.exception("generation %s: the worker's disk fails", claim.generation_id)
+            return generation_ending("storage_full" if error.errno in FULL_DISK else "internal_error")
+
+    def _tidy(self) -> None:
+        try:
+            make_room(self._settings)
+        except OSError as error:  # another worker of this machine clears the same folders
+            logger.warning("the cache is not cleared: %s", error)
+
+    def _store_all(self, claim: GenerationClaim, answers: Iterable[Answer]) -> GenerationEnding | None:
+        for answer in answers:
+            if answer["type"] == "drawn":
+                self._store(claim, answer)
+            elif answer["type"] == "failed":
+                return _ending_of(answer)
         return None
 
-    def _request(self, claim: GenerationClaim, folder: Path, lease: GenerationLease) -> dict[str, Any]:
+    def _request(self, claim: GenerationClaim, folder: Path, lease: GenerationLease) -> Answer:
         drawings = [self._drawing(drawing, lease) for drawing in claim.drawings]
-        trim_cache(self._settings.cache_dir, max_bytes=self._settings.cache_max_bytes)
         return {
             "id": f"{claim.generation_id}/{claim.lease_token}",
             "prompt": claim.prompt,

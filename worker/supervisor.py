@@ -24,7 +24,7 @@ from worker.attempt import Attempt, Rhythm
 from worker.attempt_files import AttemptFiles
 from worker.conclusion import Outcome
 from worker.fitness import lack_of_room
-from worker.housekeeping import remove_dead_work, remove_work, trim_cache
+from worker.housekeeping import make_room, remove_dead_work, remove_work
 from worker.inputs import InputFetcher
 from worker.job_log import JobLogger
 from worker.trainer import CommandBuilder, core_command
@@ -154,11 +154,7 @@ class Supervisor:
         try:
             self._settings.work_dir.mkdir(parents=True, exist_ok=True)
             remove_dead_work(self._engine, self._settings.work_dir)
-            trim_cache(
-                self._settings.cache_dir,
-                max_bytes=self._settings.cache_max_bytes,
-                missing_bytes=self._settings.min_free_bytes - shutil.disk_usage(self._settings.work_dir).free,
-            )
+            make_room(self._settings)
         except OSError as error:  # another worker of this machine clears the same folders
             logger.warning("the folders are not cleared: %s", error)
 

@@ -1,6 +1,8 @@
 """Generations drawn by the real process: warm models, a cancel in the midst, files that are gone."""
 
+import errno
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from core.spec import DistillationSpec
 from store import generations, jobs
 from store.artifacts import attempt_prefix, find_student_unet
 from store.database import server_now, transaction
+from store.errors import UnavailableError
 from store.generations import Drawing
 from store.leases import NewArtifact, add_artifacts
 from store.models import Generation, UnclaimedObject
@@ -178,3 +181,61 @@ def test_what_waits_is_drawn_by_one_warm_process_and_given_up_when_nobody_wants_
         revived = room.ask(job_id, models=("teacher",))
         assert thread.submit(room.supervisor.run, room.stop).result(120) == "succeeded"
         assert room.read(revived).drawings[0]["sha256"] == pictures[0][0]["sha256"]
+
+
+def test_a_full_disk_is_told_and_what_nobody_uses_is_cleared_for_the_next(
+    room: Room, student_dir: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = room.finish_job(student_dir)
+    unused = settings.cache_dir / "latents" / "old"
+    unused.mkdir(parents=True)
+    (unused / "shard").write_bytes(b"x")
+    full: Any = shutil.disk_usage(settings.data_dir)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+
+    def fill(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(room.objects, "download_file", fill)
+    asked = room.ask(job_id, models=("student",))
+    assert room.supervisor.run_all(room.stop) == ["failed"]
+    assert room.read(asked).reason == "storage_full"
+    assert not unused.exists()
+
+
+class ScriptedDrawer(Drawer):
+    """Draws one picture at once, and keeps what it is told."""
+
+    def __init__(self, settings: Settings, picture: Path) -> None:
+        super().__init__(settings)
+        self.picture = picture
+        self.told: list[Any] = []
+
+    def _write(self, content: Any) -> bool:
+        self.told.append(content)
+        if "stop" not in content:
+            size = {"width": 1, "height": 1, "seconds": 0.1, "load_seconds": 0.0}
+            drawn = {"type": "drawn", "position": 0, "path": str(self.picture), **size}
+            self._answers.put({"id": content["id"], **drawn})
+        return True
+
+    def _send(self, request: Any) -> None:
+        self._write(request)
+
+
+def test_a_drawing_whose_picture_cannot_be_stored_is_stopped(
+    room: Room, student_dir: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = room.ask(room.finish_job(student_dir), models=("teacher", "student"))
+    (tmp_path / "0.png").write_bytes(b"a picture")
+    drawer = ScriptedDrawer(settings, tmp_path / "0.png")
+
+    def be_away(*_: Any) -> None:
+        raise UnavailableError("The object store does not answer.")
+
+    monkeypatch.setattr(room.objects, "upload_file", be_away)
+    monkeypatch.setattr(room.supervisor, "_drawer", drawer)
+    assert room.supervisor.run(room.stop) == "failed"
+    assert room.read(asked).reason == "storage_unavailable"
+    assert [set(said) & {"id", "stop"} for said in drawer.told] == [{"id"}, {"stop"}]
+    assert drawer.told[1]["stop"] == drawer.told[0]["id"]
