@@ -5,7 +5,8 @@ all.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from botocore.exceptions import ClientError
 from core.object_references import ObjectReference
 from store.errors import RemoteObjectError
 from store.objects import PATIENT, Patience, failures_named, make_client
+from store.s3_clock import learn_server_time
 from store.settings import Settings
 
 BLOCK_BYTES = 2**20
@@ -49,22 +51,14 @@ class RemoteObjects:
 
     def find(self, reference: ObjectReference) -> RemoteObject:
         """Find one object."""
-        with failures_named():
-            try:
-                head = self._client.head_object(Bucket=reference.bucket, Key=reference.key)
-            except ClientError as error:
-                raise _refusal(error, reference) from error
+        with _refusals_named(reference):
+            head = self._client.head_object(Bucket=reference.bucket, Key=reference.key)
         return RemoteObject(reference, head["ContentLength"], head["ETag"])
 
     def list_under(self, prefix: ObjectReference, limit: int) -> list[RemoteObject]:
         """List the objects in a folder and below it; more than a limit are refused."""
-        with failures_named():
-            try:
-                page = self._client.list_objects_v2(
-                    Bucket=prefix.bucket, Prefix=f"{prefix.key}/", MaxKeys=limit
-                )
-            except ClientError as error:
-                raise _refusal(error, prefix) from error
+        with _refusals_named(prefix):
+            page = self._client.list_objects_v2(Bucket=prefix.bucket, Prefix=f"{prefix.key}/", MaxKeys=limit)
         if page["IsTruncated"]:
             raise RemoteObjectError(f"There are more than {limit} objects under {prefix}.")
         return [
@@ -100,13 +94,10 @@ class RemoteObjects:
         self, found: RemoteObject, write: Callable[[bytes], object], go_on: Callable[[], None]
     ) -> None:
         received = 0
-        with failures_named():
-            try:
-                answer = self._client.get_object(
-                    Bucket=found.reference.bucket, Key=found.reference.key, IfMatch=found.entity_tag
-                )
-            except ClientError as error:
-                raise _refusal(error, found.reference) from error
+        with _refusals_named(found.reference):
+            answer = self._client.get_object(
+                Bucket=found.reference.bucket, Key=found.reference.key, IfMatch=found.entity_tag
+            )
             with answer["Body"] as body:
                 while block := body.read(BLOCK_BYTES):
                     go_on()
@@ -126,8 +117,16 @@ def revision_of(objects: Iterable[RemoteObject]) -> str:
     return digest.hexdigest()[:REVISION_DIGITS]
 
 
-def _refusal(error: ClientError, reference: ObjectReference) -> Exception:
-    """Tell what the user can mend from a server that fails."""
-    if error.response["ResponseMetadata"]["HTTPStatusCode"] not in _REFUSALS:
-        return error
-    return RemoteObjectError(f"{reference} is not there, has changed, or may not be read by the service.")
+@contextmanager
+def _refusals_named(reference: ObjectReference) -> Iterator[None]:
+    """Tell what the user can mend from a server that fails, or that refused a signature of another time."""
+    with failures_named():
+        try:
+            yield
+        except ClientError as error:
+            was_of_another_time = learn_server_time(error)
+            if was_of_another_time or error.response["ResponseMetadata"]["HTTPStatusCode"] not in _REFUSALS:
+                raise
+            raise RemoteObjectError(
+                f"{reference} is not there, has changed, or may not be read by the service."
+            ) from error

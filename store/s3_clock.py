@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 SIGNATURE_VERSION = "s3v4"
 _FORBIDDEN = 403
+_NOTABLE = timedelta(minutes=5)
 
 
 class _ServerTimeAuth(S3SigV4Auth):
@@ -30,11 +31,20 @@ def sign_by_server_time() -> None:
     AUTH_TYPE_MAPS[SIGNATURE_VERSION] = _ServerTimeAuth
 
 
-def learn_server_time(error: BaseException | None) -> None:
-    """Set the clock by a refusal, which need not say its reason: that of a HEAD request has no body."""
+def learn_server_time(error: BaseException | None) -> bool:
+    """Set the clock by a refusal, which need not say its reason: that of a HEAD request has no body.
+
+    Returns
+    -------
+    bool
+        Whether the clock was so wrong that this may be why the request was refused.
+    """
     if not isinstance(error, ClientError):
-        return
+        return False
     answer = error.response["ResponseMetadata"]
     date = answer["HTTPHeaders"].get("date")
-    if answer["HTTPStatusCode"] == _FORBIDDEN and date:
-        _ServerTimeAuth.ahead = parsedate_to_datetime(date) - datetime.now(UTC)
+    if answer["HTTPStatusCode"] != _FORBIDDEN or not date:
+        return False
+    before = _ServerTimeAuth.ahead
+    _ServerTimeAuth.ahead = parsedate_to_datetime(date) - datetime.now(UTC)
+    return abs(_ServerTimeAuth.ahead - before) > _NOTABLE

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from core.object_references import ObjectReference
 from store import s3_clock
-from store.errors import UnavailableError
+from store.errors import RemoteObjectError, UnavailableError
 from store.objects import ObjectStore
+from store.remote_objects import RemoteObjects
+from store.settings import Settings
 
 
 @pytest.fixture(params=[-20, 60], ids=["behind", "ahead"])
@@ -41,3 +44,34 @@ def test_a_download_works_the_second_time(
         object_store.download_file("a/file", tmp_path / "again", sha256=stored.sha256)
     object_store.download_file("a/file", tmp_path / "again", sha256=stored.sha256)
     assert (tmp_path / "again").read_text() == "content"
+
+
+@pytest.mark.parametrize("call", ["find", "list_under", "read"])
+def test_an_object_that_a_user_named_is_found_the_second_time(
+    settings: Settings, object_store: ObjectStore, tmp_path: Path, wrong_clock: timedelta, call: str
+) -> None:
+    """What is refused for the clock is not the user's fault, so it is tried again."""
+    s3_clock._ServerTimeAuth.ahead = timedelta(0)
+    (tmp_path / "file").write_text("content")
+    object_store.upload_file(tmp_path / "file", "a/file")
+    remote = RemoteObjects(settings)
+    found = remote.find(ObjectReference(settings.s3_bucket, "a/file"))
+    calls = {
+        "find": lambda: remote.find(found.reference),
+        "list_under": lambda: remote.list_under(ObjectReference(settings.s3_bucket, "a"), 10),
+        "read": lambda: remote.read(found, max_bytes=10),
+    }
+    s3_clock._ServerTimeAuth.ahead = wrong_clock
+    with pytest.raises(UnavailableError):
+        calls[call]()
+    assert calls[call]() in (found, [found], b"content")
+
+
+@pytest.mark.usefixtures("wrong_clock")
+def test_what_is_refused_by_the_right_clock_too_is_for_the_user_to_mend(settings: Settings) -> None:
+    stranger = settings.model_copy(update={"s3_access_key_id": "nobody"})
+    reference = ObjectReference(settings.s3_bucket, "a/file")
+    with pytest.raises(UnavailableError):
+        RemoteObjects(stranger).find(reference)
+    with pytest.raises(RemoteObjectError):
+        RemoteObjects(stranger).find(reference)
