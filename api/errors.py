@@ -60,3 +60,10 @@ class ForeignFormError(CondenserError):
 
     code = "cross_site_request"
     title = "Cross-site requests are refused"
+
+
+class SeveralLinesError(ConflictError):
+    """The job has texts that the form of a submission cannot hold."""
+
+    code = "several_lines"
+    title = "This job does not fit into the form"

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
+from api.errors import SeveralLinesError
 from api.jobs.requests import Submission
 from api.pages.forms import Form
 
 KIND_MARK = "~"
+LINE_BREAK = re.compile(r"\r\n|\r|\n")  # as a browser sees it: `splitlines` breaks at more characters
 NONE = "none"
 PLAIN = "preset"
 ESSENTIAL = (
@@ -196,15 +198,21 @@ class Lines(Node):
 
     def read(self, form: Form) -> Any:
         """Return what stands on the lines, without the empty ones."""
-        lines = [line.strip() for line in form.get(self.name, [""])[-1].splitlines()]
+        lines = [line.strip() for line in LINE_BREAK.split(form.get(self.name, [""])[-1])]
         values: list[Any] = [line for line in lines if line]
         if self.of_numbers:
             values = [int(line) if line.isdecimal() else line for line in values]
         return values or OMITTED
 
     def write(self, value: Any, form: Form) -> None:
-        """Write a line for each value."""
-        form[self.name] = ["\n".join(str(each) for each in value or [])]
+        """Write a line for each value; `SeveralLinesError` for a text that would come back as many."""
+        lines = [str(each) for each in value or []]
+        if any(LINE_BREAK.search(line) for line in lines):
+            raise SeveralLinesError(
+                f"A text of {self.path} has several lines, and the form would make a text of each. "
+                "POST /jobs/{id}/clone clones the job with its texts as they are."
+            )
+        form[self.name] = ["\n".join(lines)]
 
 
 @dataclass(frozen=True)
@@ -296,7 +304,10 @@ def read_document(form: Form) -> dict[str, Any]:
 
 
 def write_form(document: Mapping[str, Any]) -> Form:
-    """Return a form that holds a submission; what the submission lacks is as by default."""
+    """Return a form that holds a submission; what the submission lacks is as by default.
+
+    `SeveralLinesError` for one that no form can hold.
+    """
     form: Form = {}
     submission_form().write(document, form)
     return form

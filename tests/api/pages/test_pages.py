@@ -166,6 +166,15 @@ def test_a_form_with_a_wrong_field_comes_back_with_the_words_at_the_field(http: 
     assert http.get("/jobs").json()["items"] == []
 
 
+def test_a_job_whose_captions_have_several_lines_is_not_offered_as_a_form(http: httpx.Client) -> None:
+    captions = {"kind": "inline", "texts": ["a dog", "a cat\non a mat"]}
+    job = http.post("/jobs", json={"teacher": "tiny", "captions": captions}).raise_for_status().json()
+    answer = http.get("/ui/new", params={"clone": job["id"]})
+    assert (answer.status_code, "POST /jobs/{id}/clone" in answer.text) == (409, True)
+    clone = http.post(f"/jobs/{job['id']}/clone").raise_for_status().json()
+    assert clone["spec"]["captions"] == captions
+
+
 def test_a_form_that_is_no_form_is_refused(http: httpx.Client) -> None:
     as_json = own(http) | {"content-type": "application/json"}
     assert http.post("/ui/new", content="{}", headers=as_json).status_code == 415

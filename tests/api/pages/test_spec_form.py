@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from api.errors import SeveralLinesError
 from api.jobs.requests import Submission
 from api.pages import spec_form
 from api.pages.presets import PRESETS
@@ -14,6 +15,8 @@ SUBMISSIONS: list[dict[str, Any]] = [
     {"student": "koala-1b", "drawn": {"fraction": 0.25, "hold_out": ["polar bear", "cat"]}},
     {"student": {"width": 0.7, "initialisation": "random"}, "drawn": {"texts": ["a cat", "a dog"]}},
     {"student": {"max_params": 5_000_000}, "captions": {"kind": "inline", "texts": ["one", "two"]}},
+    {"captions": {"kind": "inline", "texts": ["a\u2028b", "c\x85d", "e\x0bf", "g\x0ch"]}},
+    {"drawn": {"texts": ["a\u2029b"]}},
     {"student": {"max_macs": 10**9}, "captions": {"kind": "hub", "dataset": "owner/name", "column": "text"}},
     {"captions": {"kind": "file", "path": "captions.csv.zst", "format": "csv", "limit": 10}},
     {"few_step": {"steps": 4, "start_steps": 16, "learning_rate": 1e-7}},
@@ -29,6 +32,23 @@ def test_a_submission_comes_out_of_the_form_as_it_was_filled_in(number: int) -> 
     submission = Submission.model_validate({"teacher": "emoji-64", **SUBMISSIONS[number]})
     form = spec_form.write_form(submission.model_dump(mode="json"))
     assert Submission.model_validate(spec_form.read_document(form)) == submission
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize(("field", "kind"), [("captions", {"kind": "inline"}), ("drawn", {})])
+def test_a_text_of_several_lines_is_not_taken_apart(
+    field: str, kind: dict[str, str], line_break: str
+) -> None:
+    value = {**kind, "texts": ["a dog", f"a cat{line_break}on a mat"]}
+    submission = Submission.model_validate({"teacher": "emoji-64", field: value})
+    with pytest.raises(SeveralLinesError, match=rf"A text of {field}\.texts has several lines"):
+        spec_form.write_form(submission.model_dump(mode="json"))
+
+
+def test_lines_are_read_however_they_end() -> None:
+    form = spec_form.write_form({"teacher": "emoji-64", "captions": {"kind": "inline", "texts": ["a"]}})
+    form["captions~InlineCaptions.texts"] = ["one\r\ntwo\rthree\n\nfour\n"]
+    assert spec_form.read_document(form)["captions"]["texts"] == ["one", "two", "three", "four"]
 
 
 def fields(node: Node) -> list[Node]:
