@@ -7,8 +7,9 @@ then simply be run again.
 from logging.config import fileConfig
 
 from alembic import context
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine
 
+from migrations.patience import limit_waiting
 from store.models import Base
 from store.settings import normalise_database_url, read_setting
 
@@ -19,8 +20,7 @@ def migrate(connection: Connection) -> None:
     A migration that cannot be part of one, as it builds an index beside the running service, commits those
     before it.
     """
-    connection.execute(text("SET lock_timeout = '5s'"))
-    connection.execute(text("SET statement_timeout = '10min'"))
+    limit_waiting(connection)
     connection.commit()
     context.configure(connection=connection, target_metadata=Base.metadata)
     with context.begin_transaction():

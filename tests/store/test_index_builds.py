@@ -1,0 +1,95 @@
+"""Indexes that a migration builds beside the running service, however long that takes."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from migrations.patience import create_index_concurrently, limit_waiting
+from store.settings import normalise_database_url
+
+INDEXES = (
+    "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relname LIKE 'ix%'"
+)
+BUILT_FOR_LONG = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND clock_timestamp() - query_start > interval '100ms'
+"""
+IMPATIENCE = "SET statement_timeout = '50ms'"
+
+
+@pytest.fixture
+def database(empty_database_url: str) -> Iterator[Engine]:
+    engine = create_engine(normalise_database_url(empty_database_url))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE rows (number int)"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def writer(database: Engine) -> Iterator[Connection]:
+    """Has written to the table, and not committed."""
+    with database.connect() as connection:
+        connection.execute(text("INSERT INTO rows VALUES (1)"))
+        yield connection
+
+
+def build(database: Engine) -> list[str]:
+    """Build the index as a migration does; the limits of the session afterwards."""
+    with database.connect() as connection:
+        connection.execute(text(IMPATIENCE))
+        connection.commit()
+        context = MigrationContext.configure(connection)
+        with Operations.context(context), context.begin_transaction():
+            create_index_concurrently("ix_rows", "rows", ["number"], where="number > 0")
+        return limits(connection)
+
+
+def limits(connection: Connection) -> list[str]:
+    names = ("lock_timeout", "statement_timeout")
+    return [connection.execute(text(f"SHOW {name}")).scalar_one() for name in names]
+
+
+def indexes(database: Engine) -> list[tuple[Any, ...]]:
+    with database.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(INDEXES))]
+
+
+def test_a_build_waits_for_what_was_begun_before_for_as_long_as_that_takes(
+    database: Engine, writer: Connection, eventually: Callable[..., Any]
+) -> None:
+    with ThreadPoolExecutor() as threads, database.connect() as onlooker:
+        onlooker.execution_options(
+            isolation_level="AUTOCOMMIT"
+        )  # a transaction sees one state of the activity
+        limits_after = threads.submit(build, database)
+        try:
+            eventually(lambda: limits_after.done() or onlooker.execute(text(BUILT_FOR_LONG)).one_or_none())
+        finally:
+            writer.commit()
+        assert limits_after.result() == ["5s", "10min"]
+    assert indexes(database) == [("ix_rows", True)]
+    with database.connect() as connection:
+        limit_waiting(connection)
+        assert limits(connection) == ["5s", "10min"]
+
+
+def test_a_build_that_was_broken_off_is_made_anew_and_leaves_nothing(
+    database: Engine, writer: Connection
+) -> None:
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as impatient:
+        impatient.execute(text(IMPATIENCE))
+        with pytest.raises(OperationalError, match="statement timeout"):
+            impatient.execute(text("CREATE INDEX CONCURRENTLY ix_rows ON rows (number)"))
+    assert indexes(database) == [("ix_rows", False)]
+    writer.commit()
+    build(database)
+    assert indexes(database) == [("ix_rows", True)]
+    build(database)
+    assert indexes(database) == [("ix_rows", True)]
