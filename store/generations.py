@@ -160,14 +160,7 @@ def _waits(now: datetime) -> ColumnElement[bool]:
 
 def get_generation(session: Session, generation_id: str) -> Generation:
     """Read a generation; `NotFoundError` when the tenant has none of that id."""
-    found = session.scalars(
-        select(Generation)
-        .where(Generation.id == parse_id(generation_id, "generation"))
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-    if found is None:
-        raise NotFoundError("There is no such generation.")
-    return found
+    return _get(session, generation_id, to_move=False)
 
 
 def keep_watched(session: Session, generation_id: str, *, until: datetime) -> None:
@@ -306,13 +299,10 @@ def cancel_generation(session: Session, *, generation_id: str, now: datetime) ->
         The generation afterwards. Cancelling it again changes nothing; `GenerationEndedError` when it ended
         otherwise.
     """
-    generation_id = parse_id(generation_id, "generation")
-    for source in OPEN:
-        moved = _move(session, generation_id, source, "cancelled", now=now, ending=_CANCELLED)
-        if moved is not None:
-            return moved
-    found = get_generation(session, generation_id)
-    if found.status != "cancelled":
+    found = _get(session, generation_id, to_move=True)
+    if found.status in OPEN:
+        _move(session, found.id, found.status, "cancelled", now=now, ending=_CANCELLED)
+    elif found.status != "cancelled":
         raise GenerationEndedError(f"The generation has already ended: it is {found.status}.")
     return found
 
@@ -368,6 +358,17 @@ def count_waiting(session: Session, *, now: datetime) -> int:
 def picture_key(generation_id: str, lease_token: int, position: int) -> str:
     """Key of a picture; another worker that draws the same writes to another key."""
     return f"{GENERATIONS_PREFIX}{generation_id}/{lease_token}-{position}.png"
+
+
+def _get(session: Session, generation_id: str, *, to_move: bool) -> Generation:
+    """Read a generation, and keep its status as it is for the transaction that is to move it."""
+    query = select(Generation).where(Generation.id == parse_id(generation_id, "generation"))
+    if to_move:
+        query = query.with_for_update()
+    found = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    if found is None:
+        raise NotFoundError("There is no such generation.")
+    return found
 
 
 def _is_held(generation_id: str, lease_token: int) -> ColumnElement[bool]:

@@ -1,12 +1,13 @@
 """Generations: whose turn it is, who holds one, and that none is drawn or kept for nobody."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select, text
 
 from store import generations, workers
 from store.database import transaction
@@ -189,6 +190,46 @@ def test_a_worker_hears_that_its_generation_is_wanted_no_more(
     statuses = {"cancelled": "cancelled", "not_watched": "expired", "lost": "failed"}
     assert (row.status, row.reason) == (statuses[end], reasons[end])
     assert row.message == EXPLANATIONS[row.reason].sentence
+
+
+@pytest.mark.parametrize("meanwhile", ["claimed", "released"])
+def test_one_that_changes_hands_meanwhile_is_cancelled_all_the_same(
+    engine: Engine, ask: Ask, take: Any, now: datetime, eventually: Callable[..., Any], meanwhile: str
+) -> None:
+    generation_id = ask()
+    claim = None if meanwhile == "claimed" else take()
+    statements: list[str] = []
+
+    def change_hands() -> GenerationClaim | None:
+        if claim is None:
+            return cast(GenerationClaim | None, take())
+        with transaction(engine) as session, pytest.raises(LeaseLostError):
+            generations.release_generation(
+                session, generation_id=generation_id, lease_token=claim.lease_token, now=now
+            )
+        return None
+
+    with ThreadPoolExecutor(1) as pool, transaction(engine) as session:
+        others: list[Future[GenerationClaim | None]] = []
+
+        def interfere(_: Any, __: Any, statement: str, *___: Any) -> None:
+            statements.append(statement)
+            if len(statements) == 2:
+                others.append(pool.submit(change_hands))
+                eventually(lambda: others[0].done() or waits_for_a_lock(engine))
+
+        event.listen(session.connection(), "before_cursor_execute", interfere)
+        cancelled = generations.cancel_generation(session, generation_id=generation_id, now=now)
+        assert (cancelled.status, cancelled.finished_at) == ("cancelled", now)
+        session.commit()
+        assert others[0].result() is None
+    assert read(engine, generation_id).status == "cancelled"
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(connection.execute(waiting).scalar())
 
 
 def test_a_worker_that_stops_gives_it_back_and_another_begins_anew(
