@@ -8,7 +8,7 @@ reads it.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Text, func, literal_column, select
+from sqlalchemy import Text, cast, func, literal_column, select, true
 from sqlalchemy.orm import Session
 
 from store.database import Page
@@ -27,6 +27,7 @@ from store.stored_bytes import count_bytes
 from store.unclaimed import announce, claim, give_up, hasten
 
 CAPTIONS_PREFIX = "captions/"
+_JOBS_ASKED = 5
 
 # As the index has it: a plan made for any parameters would not know the names in it.
 file_of_job = literal_column("jobs.spec -> 'captions' ->> 'id'", Text)
@@ -162,13 +163,29 @@ def list_caption_files(
 
 
 def captions_read(session: Session, file_ids: Sequence[str]) -> dict[str, int]:
-    """Count the captions of files, as the newest job of each found them; a file that none has read lacks."""
+    """Count the captions of files, as the newest job of each found them; a file that none has read lacks.
+
+    Only the newest jobs of a file are asked, of which the very newest may not have come to its captions yet.
+    """
+    count = (
+        select(JobEvent.data["count"].as_integer())
+        .where(JobEvent.job_id == Job.id, IS_TOLD, JobEvent.type == "captions")
+        .order_by(JobEvent.sequence)
+        .limit(1)
+        .scalar_subquery()
+    )
+    newest = (
+        select(Job.created_at, count.label("count"))
+        .where(file_of_job == cast(CaptionFile.id, Text))
+        .order_by(Job.created_at.desc())
+        .limit(_JOBS_ASKED)
+        .lateral()
+    )
     found = (
-        select(file_of_job, JobEvent.data["count"].as_integer())
-        .select_from(Job)
-        .join(JobEvent, JobEvent.job_id == Job.id)
-        .where(file_of_job.in_(file_ids), IS_TOLD, JobEvent.type == "captions")
-        .order_by(Job.id, JobEvent.sequence)
+        select(CaptionFile.id, newest.c.count)
+        .join(newest, true())
+        .where(CaptionFile.id.in_(file_ids), newest.c.count.is_not(None))
+        .order_by(newest.c.created_at)
     )
     return {row[0]: row[1] for row in session.execute(found)} if file_ids else {}
 

@@ -231,7 +231,8 @@ class Job(OfTenant, Base):
         Index("ix_jobs_tenant_teacher", "tenant_id", "teacher", "id"),
         Index("ix_jobs_status", "status", "id"),
         Index("ix_jobs_teacher", "teacher", "id"),
-        Index("ix_jobs_caption_file", text("((spec -> 'captions'::text) ->> 'id'::text)")),
+        # By time and not by id, for which a plan may walk through another index and open specifications.
+        Index("ix_jobs_caption_file", text("((spec -> 'captions'::text) ->> 'id'::text)"), "created_at"),
     )
 
     id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)

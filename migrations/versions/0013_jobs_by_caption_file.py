@@ -1,4 +1,4 @@
-"""An index of jobs by the caption file they read, so that nobody opens their specifications to find them.
+"""An index of jobs by the caption file they read and by time, so that nobody opens their specifications.
 
 Only adds, and holds up nobody: it is built while everybody reads and writes.
 """
@@ -20,7 +20,7 @@ INDEX = "ix_jobs_caption_file"
 
 def upgrade() -> None:
     """Apply."""
-    create_index_concurrently(INDEX, "jobs", [sa.text("(spec -> 'captions' ->> 'id')")])
+    create_index_concurrently(INDEX, "jobs", [sa.text("(spec -> 'captions' ->> 'id')"), "created_at"])
 
 
 def downgrade() -> None:

@@ -1,11 +1,13 @@
 """Rows of caption files: whose they are, which objects they share, and what keeps them."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 from sqlalchemy import Engine, event, text
 
 from core.spec import DistillationSpec
@@ -206,3 +208,46 @@ def test_who_reads_a_file_is_found_without_opening_the_specifications_of_other_j
     assert len(plans) == 2
     for plan in plans:
         assert "ix_jobs_caption_file" in plan, plan
+
+
+def test_a_files_captions_are_counted_by_its_newest_jobs_alone(
+    engine: Engine, now: datetime, keep: Callable[..., CaptionFile], queued: Callable[[], str]
+) -> None:
+    file, other, unread = keep(), keep(name="b.txt"), keep(name="c.txt")
+    template = queued()
+    columns = ", ".join(set(Job.__table__.columns.keys()) - {"id", "spec", "tenant_id", "created_at"})
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # A job's number is the count that it found; the newest has not come to its captions yet.
+        for each, first, last in ((file, 1, 500), (other, 501, 503)):
+            spec = {"captions": {"kind": "uploaded", "id": each.id}}
+            connection.exec_driver_sql(
+                f"INSERT INTO jobs (id, spec, tenant_id, created_at, {columns}) "
+                "SELECT lpad(number::text, 32, '0')::uuid, %s, %s, created_at + number * interval '1 s', "
+                f"{columns} "
+                "FROM jobs, generate_series(%s::int, %s::int) AS number WHERE id = %s",
+                (Jsonb(spec), OURS, first, last, template),
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO job_events (job_id, sequence, attempt, at, type, data) "
+                "SELECT lpad(number::text, 32, '0')::uuid, sequence, 1, now(), "
+                "CASE sequence WHEN 2 THEN 'captions' ELSE 'sample' END, jsonb_build_object('count', number) "
+                "FROM generate_series(%s::int, %s::int) AS number, generate_series(2, 20) AS sequence",
+                (first, last - 1),
+            )
+        connection.exec_driver_sql("ANALYZE jobs, job_events")
+    plans: list[str] = []
+
+    def explain(connection: Any, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if "JOIN LATERAL" in statement and not statement.startswith("EXPLAIN"):
+            rows = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, TIMING OFF) {statement}", parameters)
+            plans.append("\n".join(rows.scalars()))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    with transaction(engine, tenant_id=OURS) as session:
+        counts = caption_files.captions_read(session, [file.id, other.id, unread.id])
+    with transaction(engine, tenant_id=THEIRS) as session:
+        assert caption_files.captions_read(session, [file.id]) == {}
+    event.remove(engine, "before_cursor_execute", explain)
+    assert counts == {file.id: 499, other.id: 502}
+    jobs_read = re.findall(r"ix_jobs_caption_file.*actual rows=([0-9.]+) loops=([0-9]+)", plans[0])
+    assert sum(float(rows) * int(loops) for rows, loops in jobs_read) == pytest.approx(5 + 3, abs=0.1), plans
