@@ -39,7 +39,8 @@ class NewKey(BaseModel):
         "revokes keys and nothing else. No more than the key that asks has itself.",
     )
     expires_at: AwareDatetime | None = Field(
-        default=None, description="The key is refused from then on; never by default."
+        default=None,
+        description="The key is refused from then on, at most a hundred years from now; never by default.",
     )
 
 

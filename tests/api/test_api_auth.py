@@ -219,6 +219,7 @@ def test_a_key_is_given_no_more_than_its_maker_has(
         ({"scopes": ["everything"]}, "scopes.0"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
         ({"tenant": "another"}, "tenant"),
     ],
 )
@@ -228,6 +229,7 @@ def test_a_bad_wish_for_a_key_is_named_by_its_field(
     refused = http.post("/keys", json={"name": "k", "scopes": ["read"]} | change)
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["field"] == field
+    assert http.get("/keys").status_code == 200
 
 
 def test_a_key_that_was_checked_is_good_for_a_while_when_the_database_is_away(
