@@ -61,7 +61,8 @@ def reconcile_once(
         Leases that ended before it are over.
     is_heard
         Whether workers have had the time to beat since Postgres could not be reached. Before, a lease that
-        has ended says nothing of its worker, and no job is taken back.
+        has ended says nothing of its worker, and no job is taken back; nor is a generation ended, for
+        nobody could draw it or ask for it.
     """
     with transaction(engine) as session:
         if not _may_pass(session):
@@ -69,9 +70,9 @@ def reconcile_once(
         taken_back: list[str] = []
         if is_heard:
             taken_back = requeue_expired(session, now=now, max_attempts=settings.max_attempts)
+            expire_generations(session, now=now)
         over_time = end_over_time(session, now=now, slack_seconds=_longest_stop_seconds(settings))
         settled = settle_requests(session, now=now)
-        expire_generations(session, now=now)
         waiting = _count_queued(session, now, Quotas.by_default(settings))
         waiting_generations = count_waiting(session, now=now)
     if taken_back:
@@ -151,7 +152,8 @@ def run_reconciler(
     """Make a pass every ``reconcile_seconds`` until ``stop`` is set; the body of a thread.
 
     What each pass did is told to ``observe``. Until Postgres has answered for two heartbeats without a gap no
-    job is taken back: after an outage longer than a lease all leases have ended, of living workers too.
+    job is taken back and no generation ended: after an outage longer than a lease all leases have ended, of
+    living workers too.
     """
     answers_since: float | None = None
 

@@ -291,6 +291,26 @@ def test_it_is_known_whether_a_worker_is_there_and_free(
     assert reason() == "no_worker"
 
 
+def test_after_an_outage_nothing_is_ended_before_workers_and_readers_could_be_heard(
+    engine: Engine, ask: Ask, take: Any, settings: Settings, now: datetime
+) -> None:
+    drawn = ask()
+    claim = take()
+    waits = ask()
+    later = now + timedelta(seconds=LEASE + WATCH)
+    reconcile_once(engine, settings, later, is_heard=False)
+    assert [read(engine, each).status for each in (drawn, waits)] == ["running", "queued"]
+    with transaction(engine) as session:
+        for each in (drawn, waits):
+            generations.keep_watched(session, each, until=later + timedelta(seconds=WATCH))
+        lease = {"generation_id": claim.generation_id, "lease_token": claim.lease_token}
+        generations.extend_lease(session, **lease, now=later, lease_seconds=LEASE)
+    reconcile_once(engine, settings, later, is_heard=True)
+    assert [read(engine, each).status for each in (drawn, waits)] == ["running", "queued"]
+    reconcile_once(engine, settings, later + timedelta(seconds=LEASE + WATCH), is_heard=True)
+    assert [read(engine, each).status for each in (drawn, waits)] == ["expired", "expired"]
+
+
 def test_the_reconciler_rings_again_for_what_waits_and_clears_up_the_rest(
     engine: Engine,
     ask: Ask,
