@@ -21,6 +21,7 @@ from api.pages.rendering import PageRoute, render
 from api.pages.session import MAY_CHANGE, REQUIRE_OWN_FORM, PageServices, Viewer, ViewerDependency
 from api.pages.sizes import known_teachers
 from api.tenant_services import TenantServices
+from core.spec import PRESETS as STUDENT_PRESETS
 from store.errors import IdempotencyConflictError, InvalidInputError, QuotaExceededError, UnavailableError
 
 DEFAULT_PRESET = "demo"
@@ -54,7 +55,7 @@ def show_form(
     if teacher not in teachers:
         teacher = BUNDLED_TEACHER if BUNDLED_TEACHER in teachers else next(iter(teachers), "")
     fields: dict[str, Any] = {"teacher": teacher, **PRESETS[preset].fields}
-    if student:
+    if student in STUDENT_PRESETS:
         fields["student"] = student
     if captions:
         fields["captions"] = _captions(services, captions)

@@ -166,6 +166,13 @@ def test_a_form_with_a_wrong_field_comes_back_with_the_words_at_the_field(http: 
     assert http.get("/jobs").json()["items"] == []
 
 
+def test_a_form_is_filled_with_what_is_known_of_an_address(http: httpx.Client) -> None:
+    for student, shown in (("c-tiny", "c-tiny"), ("anything", "b-small")):
+        page = http.get("/ui/new", params={"preset": "x", "teacher": "x", "student": student})
+        page.raise_for_status()
+        assert f"<option selected>{shown}</option>" in page.text
+
+
 def test_a_job_whose_captions_have_several_lines_is_not_offered_as_a_form(http: httpx.Client) -> None:
     captions = {"kind": "inline", "texts": ["a dog", "a cat\non a mat"]}
     job = http.post("/jobs", json={"teacher": "tiny", "captions": captions}).raise_for_status().json()
