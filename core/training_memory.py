@@ -28,6 +28,9 @@ def training_memory(
     1 GB for SDXL's, is gone before the gradients come, and less than those of any of SDXL's presets. Where it
     is the host's memory, the process itself takes some, and the weights that the student starts from are kept
     beside it until there is a checkpoint to go back to.
+
+    A batch without micro-batches counts as one pass. Processes that share it pass less each, but how many
+    there are is the worker's, and the estimate is made before there is one.
     """
     micro_batch = spec.training.micro_batch_size or spec.training.batch_size
 

@@ -52,7 +52,7 @@ from store.ids import new_job_id, parse_job_id
 from store.job_options import JobOptions
 from store.job_queries import get_job, is_due
 from store.leases import lock_under_lease, run_seconds, stop_wish
-from store.micro_batch import micro_batch_of, smaller_micro_batch, with_micro_batch
+from store.micro_batch import samples_at_once, smaller_micro_batch, with_micro_batch
 from store.models import TERMINAL_STATUSES, DeletedJob, Job, Reason, Status
 from store.quotas import (
     NO_LIMITS,
@@ -248,12 +248,20 @@ def release_after_crash(
 
 
 def release_after_out_of_memory(
-    session: Session, *, job_id: str, lease_token: int, ending: Ending, max_attempts: int, now: datetime
+    session: Session,
+    *,
+    job_id: str,
+    lease_token: int,
+    ending: Ending,
+    processes: int,
+    max_attempts: int,
+    now: datetime,
 ) -> Status:
     """Give a job back whose trainer ran out of memory.
 
-    The first time its micro-batch is made smaller, at most half, and no attempt is used up: the batch, and so
-    what is learnt, stays the same. From then on, or where there is nothing to halve, it uses up an attempt.
+    The first time its micro-batch is made smaller, at most half of what each of the trainer's `processes`
+    passed at once, and no attempt is used up: the batch, and so what is learnt, stays the same. From then on,
+    or where there is nothing to halve, it uses up an attempt.
 
     Returns
     -------
@@ -261,12 +269,12 @@ def release_after_out_of_memory(
         As of `release_after_crash`.
     """
     job = lock_under_lease(session, job_id, lease_token, with_spec=True)
-    smaller = smaller_micro_batch(job.spec) if job.micro_batch_size is None else None
+    smaller = smaller_micro_batch(job.spec, processes) if job.micro_batch_size is None else None
     if smaller is None:
         return _give_back(session, job, ending, now=now, used=1, max_attempts=max_attempts)
     told = (
         f"The memory is used up: the job goes on with micro-batches of {smaller} samples instead of "
-        f"{micro_batch_of(job.spec)}; the batch stays as large as it was."
+        f"{samples_at_once(job.spec, processes)}; the batch stays as large as it was."
     )
     job.micro_batch_size = smaller
     note_event(session, job, NewEvent(WARNING_EVENT, {"message": told}), now=now)

@@ -37,7 +37,7 @@ class Conclusion:
     Parameters
     ----------
     engine, settings
-        The database; the attempts that a job has, and the grace of a worker that has to go.
+        The database; the processes and the attempts that a job has, and the grace of a worker that has to go.
     claim
         The lease.
     stop
@@ -101,10 +101,10 @@ class Conclusion:
     def out_of_memory(self, ending: Ending) -> Outcome:
         """The memory was too small for the attempt; a smaller micro-batch may help."""
         self._logger.error("%s", ending.message)
-        limit = self._settings.max_attempts
+        processes, limit = self._settings.worker_processes, self._settings.max_attempts
         status = self._move(
             lambda session, now: jobs.release_after_out_of_memory(
-                session, **self._lease, ending=ending, max_attempts=limit, now=now
+                session, **self._lease, ending=ending, processes=processes, max_attempts=limit, now=now
             )
         )
         return _AFTER_RELEASE[status]

@@ -220,7 +220,7 @@ class JobMachine(RuleBasedStateMachine):
         self.write(
             stale,
             lambda s: jobs.release_after_out_of_memory(
-                s, **self.lease(stale), ending=ending, max_attempts=MAX_ATTEMPTS, now=self.now
+                s, **self.lease(stale), ending=ending, processes=1, max_attempts=MAX_ATTEMPTS, now=self.now
             ),
             self.given_back(int(counts)),
         )

@@ -85,7 +85,7 @@ def stale_writes(claim: Claim, now: datetime) -> dict[str, Callable[..., object]
         "succeed": lambda s: jobs.finish_succeeded(s, **lease, result={}),
         "fail": lambda s: jobs.finish_failed(s, **lease, ending=Ending("diverged", "m")),
         "out of memory": lambda s: jobs.release_after_out_of_memory(
-            s, **lease, ending=Ending("out_of_memory", "m"), max_attempts=3
+            s, **lease, ending=Ending("out_of_memory", "m"), processes=1, max_attempts=3
         ),
         "release": lambda s: jobs.release_to_queue(s, **lease),
         "crash": lambda s: jobs.release_after_crash(s, **lease, message="m", max_attempts=3),

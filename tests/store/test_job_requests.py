@@ -315,7 +315,9 @@ def test_the_first_lack_of_memory_halves_the_micro_batch_and_costs_no_attempt(
         assert held is not None
         seen.append(held.spec["training"]["micro_batch_size"])
         with transaction(engine) as session:
-            jobs.release_after_out_of_memory(session, **lease(held, now), ending=ending, max_attempts=2)
+            jobs.release_after_out_of_memory(
+                session, **lease(held, now), ending=ending, processes=1, max_attempts=2
+            )
     assert seen == [None, 6, 6]
     job = read(engine, job_id)
     assert (job.status, job.reason, job.message) == ("failed", "out_of_memory", "The memory is used up.")
@@ -329,11 +331,25 @@ def test_the_first_lack_of_memory_halves_the_micro_batch_and_costs_no_attempt(
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "micro_batch_size", "smaller"),
-    [(256, None, 128), (15, None, 5), (15, 5, 1), (7, None, 1), (12, 4, 2), (1, None, None), (8, 1, None)],
+    ("batch_size", "micro_batch_size", "processes", "smaller"),
+    [
+        (256, None, 1, 128),
+        (15, None, 1, 5),
+        (15, 5, 1, 1),
+        (7, None, 1, 1),
+        (12, 4, 1, 2),
+        (1, None, 1, None),
+        (8, 1, 1, None),
+        (256, None, 8, 16),
+        (256, 64, 8, 16),
+        (256, 8, 8, 4),
+        (15, None, 2, 3),
+        (8, None, 8, None),
+        (3, None, 4, None),
+    ],
 )
-def test_a_smaller_micro_batch_still_fills_the_batch(
-    batch_size: int, micro_batch_size: int | None, smaller: int | None
+def test_a_smaller_micro_batch_fills_the_batch_and_halves_what_a_process_passes_at_once(
+    batch_size: int, micro_batch_size: int | None, processes: int, smaller: int | None
 ) -> None:
     training = {"batch_size": batch_size, "micro_batch_size": micro_batch_size}
-    assert smaller_micro_batch({"training": training}) == smaller
+    assert smaller_micro_batch({"training": training}, processes) == smaller

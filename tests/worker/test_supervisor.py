@@ -333,13 +333,19 @@ def test_a_retried_job_goes_on_from_its_checkpoint_or_begins_anew(
     assert_history_is_whole(workplace, job_id)
 
 
-def test_a_trainer_out_of_memory_is_given_a_smaller_micro_batch(workplace: Any) -> None:
+@pytest.mark.parametrize(
+    ("processes", "sentence"), [(1, "128 samples instead of 256"), (8, "16 samples instead of 32")]
+)
+def test_a_trainer_out_of_memory_is_given_a_smaller_micro_batch(
+    workplace: Any, processes: int, sentence: str
+) -> None:
     job_id = workplace.submit_job()
-    assert [workplace.run("small-memory") for _ in range(2)] == ["queued", "succeeded"]
+    outcomes = [workplace.run("small-memory", worker_processes=processes) for _ in range(2)]
+    assert outcomes == ["queued", "succeeded"]
     job = workplace.job(job_id)
     assert (job.attempts_used, job.spec["training"]["micro_batch_size"]) == (0, None)
     [told] = [event for event in workplace.events(job_id) if event.type == "warning"]
-    assert "128 samples instead of 256" in told.data["message"]
+    assert sentence in told.data["message"]
     assert_history_is_whole(workplace, job_id)
 
 
