@@ -102,9 +102,10 @@ def prepare_latents(
     ]
     held = sum(file.exists() for file in files) * shard_pictures
     progress = Progress(events, "latents", "pictures", len(drawn), done=min(held, len(drawn)))
-    missing = [shard for shard, file in enumerate(files) if not file.exists()]
-    ranks.wait()  # all have looked before any draws: each takes its turns in the same list
-    for shard in missing[ranks.rank :: ranks.count]:
+    # By number, not by turns in a list of what is missing: other jobs draw too, and every rank looks alone.
+    for shard in range(ranks.rank, len(files), ranks.count):
+        if files[shard].exists():
+            continue
         pictures = range(shard * shard_pictures, min((shard + 1) * shard_pictures, len(drawn)))
         latents = _draw_shard(teacher, captions, drawn, pictures, spec, seed, progress, stop, ranks.count)
         with replacing(files[shard]) as temporary:

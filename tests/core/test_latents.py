@@ -1,6 +1,7 @@
 """Latents: content-addressed, resumed shard by shard, and not larger on disk than they need be."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -81,6 +82,30 @@ def test_progress_counts_what_the_other_ranks_draw(
     prepare_latents(teacher, captions, SPEC, 0, tmp_path / "b", events, StopRequest())
     prepare_latents(teacher, captions, SPEC, 0, tmp_path / "b", events, StopRequest())
     assert told(tmp_path)[2:] == [2, 4, 6, PICTURES, PICTURES]
+
+
+def test_ranks_that_find_different_shards_draw_every_one_of_them(
+    teacher: Teacher, captions: CaptionSet, events: EventWriter, tmp_path: Path
+) -> None:
+    """Another job that shares the cache finishes the first shard when one rank has looked and one has not."""
+    spec = SPEC.model_copy(update={"batch_size": 1})
+    prepare_latents(teacher, captions, spec, 0, tmp_path / "whole", events, StopRequest())
+    _, *later = everything = names_of_shards(tmp_path / "whole")
+    assert len(later) == 2
+    shutil.copytree(tmp_path / "whole", tmp_path / "1")
+    for file in (tmp_path / "1").rglob("*.safetensors"):
+        if file.name in later:
+            file.unlink()
+    for rank in range(2):
+        ranks = Ranks(rank, count=2)
+        with pytest.raises(FileNotFoundError):  # the other one's shards
+            prepare_latents(teacher, captions, spec, 0, tmp_path / str(rank), events, StopRequest(), ranks)
+    drawn = [names_of_shards(tmp_path / str(rank)) for rank in range(2)]
+    assert sorted({*drawn[0], *drawn[1]}) == everything
+
+
+def names_of_shards(cache: Path) -> list[str]:
+    return sorted(file.name for file in cache.rglob("*.safetensors"))
 
 
 def told(folder: Path) -> list[int]:
