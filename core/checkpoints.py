@@ -55,7 +55,7 @@ def save_checkpoint(
     scores: Mapping[int, Mapping[str, float]],
     origin: Origin,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest ones.
+    """Write a checkpoint and remove all but it and those just before it.
 
     Parameters
     ----------
@@ -94,8 +94,11 @@ def save_checkpoint(
             "files": describe_files(temporary),
         }
         write_json(temporary / MANIFEST, manifest)
-    for old in complete_checkpoints(folder)[:-KEPT]:
-        remove(old)
+    # Later ones were passed over as damaged, or this run would have gone on from them.
+    complete = complete_checkpoints(folder)
+    place = complete.index(checkpoint) + 1
+    for needless in complete[place:] + complete[:place][:-KEPT]:
+        remove(needless)
     return checkpoint
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the captions and the teacher that it was made from."""
+"""Which checkpoints are kept, and what one says of the captions and the teacher that it was made from."""
 
 import json
 import shutil
@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.checkpoints import Origin, check_origin, newest_checkpoint, save_checkpoint
+from core.checkpoints import (
+    Origin,
+    check_origin,
+    checkpoint_step,
+    complete_checkpoints,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from core.divergence import DivergenceGuard
 from core.errors import BadCaptionsError, BadTeacherError
 from core.events import EventWriter
@@ -48,6 +55,16 @@ def test_a_checkpoint_of_an_earlier_release_may_be_gone_on_from(tmp_path: Path) 
     assert newest_checkpoint(tmp_path) == checkpoint
     (checkpoint / "manifest.json").write_text("{")  # torn, and passed over
     check_origin(tmp_path, replace(ORIGIN, captions="c" * 64))
+
+
+def test_a_run_that_began_before_damaged_checkpoints_keeps_its_own_in_their_place(tmp_path: Path) -> None:
+    for step in (2_000, 3_000):
+        (save(tmp_path, step, ORIGIN) / "model.safetensors").write_bytes(b"torn")
+    assert newest_checkpoint(tmp_path) is None
+    for step, kept in ((1_000, [1_000]), (2_000, [1_000, 2_000]), (3_000, [2_000, 3_000])):
+        saved = save(tmp_path, step, ORIGIN)
+        assert newest_checkpoint(tmp_path) == saved
+        assert list(map(checkpoint_step, complete_checkpoints(tmp_path))) == kept
 
 
 def test_a_later_attempt_must_find_the_captions_and_the_teacher_of_the_first(
