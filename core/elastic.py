@@ -37,16 +37,16 @@ SHUTDOWN_SECONDS = 24 * 3_600
 OWN_STORE_VARIABLE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Ranks that are started again must not meet in the store that still holds the addresses of dead ones."""
 
+NO_ID = "none"
+"""What torchrun takes for the id where none is given."""
+
 logger = logging.getLogger("core")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a job's ranks on this host and return the process's exit status."""
     configure_from_environment("trainer", os.environ)
-    options = torchrun.parse_args(arguments)
-    if options.standalone:
-        options.standalone, options.rdzv_backend, options.rdzv_endpoint = False, "c10d", "localhost:0"
-        options.rdzv_id, options.local_addr = uuid.uuid4().hex, options.local_addr or "127.0.0.1"
+    options = _parse(arguments)
     workdir = _workdir(options.training_script_args)
     ends = RankEnds(workdir.resolve() / "ranks" / options.rdzv_id)
     ends.folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             crash = error.get_first_failure()[1].exitcode
             logger.error("a rank ended with exit code %d", crash)
     return _end(ends, workdir, crash)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return torchrun's options, with an id that no earlier launch had: ranks leave their word under it."""
+    parser = torchrun.get_args_parser()
+    options = parser.parse_args(arguments)
+    if options.standalone:
+        options.standalone, options.rdzv_backend, options.rdzv_endpoint = False, "c10d", "localhost:0"
+        options.rdzv_id, options.local_addr = uuid.uuid4().hex, options.local_addr or "127.0.0.1"
+    if options.rdzv_id == NO_ID:
+        if torchrun.parse_min_max_nnodes(options.nnodes)[1] > 1:
+            parser.error("several hosts need the same --rdzv-id, a fresh one for every launch")
+        options.rdzv_id = uuid.uuid4().hex
+    return options
 
 
 def _end(ends: RankEnds, workdir: Path, crash: int | None) -> int:

@@ -29,7 +29,7 @@ from core.exhaustion import exhaustion
 from core.exit_status import CRASHED, DISK_FULL, FAILED, FINISHED, FULL_DISK, STOPPED
 from core.logs import configure_from_environment
 from core.pipeline import Job, run_job
-from core.rank_ends import AGENT_VARIABLE, Failure, RankEnds
+from core.rank_ends import AGENT_VARIABLE, FOLDER_VARIABLE, Failure, RankEnds
 from core.ranks import ALONE, Ranks
 from core.spec import DistillationSpec
 from core.stopping import Stopped, StopRequest
@@ -151,7 +151,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--fetched-teacher", type=Path, help="the folder that the teacher was fetched into")
     parser.add_argument("--fetched-captions", type=Path, help="the file that the captions were fetched into")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and FOLDER_VARIABLE not in os.environ:
+        parser.error("processes that share a job are started by python -m core.elastic, not by torchrun")
+    return options
 
 
 if __name__ == "__main__":

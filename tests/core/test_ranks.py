@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core.batches import BatchSource
 from core.checkpoints import newest_checkpoint
+from core.elastic import main as launch_ranks
 from core.errors import CoreError
 from core.exit_status import FAILED, STOPPED
 from core.noise_matching import NoiseMatching
@@ -268,6 +269,42 @@ def test_a_failure_of_no_reason_but_with_words_is_told_and_no_crash(
     assert (failed["type"], failed["reason"]) == ("failed", "internal_error")
     assert "a batch of 1 sample" in failed["message"]
     assert failed["hint"]
+
+
+def test_a_launch_on_one_host_without_an_id_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    """The job may be another by now: word that ranks of the first launch left says nothing of the second."""
+    program = ("tests.core.failing_rank", "--workdir", str(tmp_path))
+    for launches in (1, 2):
+        agents = Agents(tmp_path, program, [["--nproc-per-node", "1"]])
+        try:
+            assert agents.finish() == [FAILED]
+        finally:
+            agents.kill()
+        assert [event["type"] for event in events_of(tmp_path)] == launches * ["failed"]
+
+
+def test_a_launch_on_several_hosts_is_refused_without_an_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        launch_ranks(["--nnodes", "2", "-m", "core.run", "--workdir", str(tmp_path)])
+    assert "--rdzv-id" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_among_others_is_refused_without_an_agent_of_ours(
+    make_spec: Callable[..., DistillationSpec],
+    teachers_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each of plain torchrun's processes would take the job for its own and write over the others' files."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        run_alone(make_spec(), tmp_path, teachers_dir)
+    assert "core.elastic" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["spec.json"]
 
 
 def left_by_ranks(workdir: Path) -> list[dict[str, Any]]:
