@@ -32,7 +32,7 @@ from core.optimisation import EMULATED_BFLOAT16, choose_precision, emulates_bflo
 from core.ranks import ALONE, Ranks
 from core.samples import SampleGrid, prepare_samples
 from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec
-from core.stopping import StopRequest
+from core.stopping import Stopped, StopRequest
 from core.student_choice import StudentChoice, choose_student
 from core.student_weights import build_student
 from core.students import student_rule
@@ -128,16 +128,33 @@ def _distil(job: Job, teacher: Teacher, choice: StudentChoice, captions: Caption
         events.phase("few_step")
         student = _transfer(job, spec.few_step, teacher, student, batches, samples, scorer)
 
-    if not job.ranks.is_first:
-        return
-    events.phase("evaluation")
+    stopped = False
+    if job.ranks.is_first:
+        try:
+            _evaluate_and_export(job, teacher, choice, student, captions, samples)
+        except Stopped:
+            stopped = True
+    # The others wait: one that had ended could not be started again together with a first one that dies.
+    if job.ranks.any(stopped):
+        raise Stopped
+
+
+def _evaluate_and_export(
+    job: Job,
+    teacher: Teacher,
+    choice: StudentChoice,
+    student: UNet2DConditionModel,
+    captions: CaptionSet,
+    samples: SampleGrid,
+) -> None:
+    job.events.phase("evaluation")
     student = as_exported(student, teacher)
     values = _evaluate(job, teacher, choice, student, captions)
 
-    events.phase("export")
+    job.events.phase("export")
     _export(job, teacher, student, captions, samples, values)
-    events.write("artifact", path=FOLDER)
-    events.write("result", values=values)
+    job.events.write("artifact", path=FOLDER)
+    job.events.write("result", values=values)
 
 
 def _make_batches(job: Job, teacher: Teacher, captions: CaptionSet, latents: LatentSet) -> BatchSource:

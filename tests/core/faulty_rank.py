@@ -1,16 +1,23 @@
-"""A rank of which the second has a fault from its third step on: ``-m tests.core.faulty_rank FAULT …``.
+"""A rank with a fault: ``-m tests.core.faulty_rank FAULT …``. What follows the fault is for `core.run`.
 
-What follows the fault is for `core.run`.
+The second one runs out of memory or diverges from its third step on; the first one dies while it exports,
+once in a launch.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from core import pipeline
 from core.batches import Batch
+from core.export import export_student
 from core.noise_matching import NoiseMatching
+from core.rank_ends import FOLDER_VARIABLE
 from core.run import main
 from core.taps import TappedUNet
 
@@ -32,6 +39,17 @@ def match(self: NoiseMatching, student: TappedUNet, batch: Batch) -> Iterator[di
         yield terms
 
 
+def die_once(*arguments: Any) -> Path:
+    died = Path(os.environ[FOLDER_VARIABLE]) / "died"
+    if died.exists():
+        return export_student(*arguments)
+    died.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 if os.environ["RANK"] == "1":
     NoiseMatching.__call__ = match  # type: ignore[method-assign]
+elif fault == "dies_exporting":
+    pipeline.export_student = die_once
 sys.exit(main(arguments))
