@@ -8,7 +8,11 @@ from core.errors import CoreError, OutOfMemoryError, StorageFullError
 from core.exit_status import FULL_DISK
 
 # torch's CPU allocator has no class of its own, and safetensors tells of the system's errors in words alone.
-NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
+# What CUDA and its libraries allocate past torch's allocator raises no `torch.OutOfMemoryError` either.
+NO_MEMORY = (
+    *("can't allocate memory", "Cannot allocate memory"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 NO_SPACE = "No space left on device"
 
 
