@@ -15,6 +15,9 @@ from core.spec import DistillationSpec
 
 CHOSEN_PER_SPLIT = 4
 
+PICTURES_AT_ONCE = 8
+"""Beside a training, whose whole state stays in memory; fewer where the evaluation draws fewer."""
+
 
 @dataclass(frozen=True)
 class SampleGrid:
@@ -34,7 +37,8 @@ class SampleGrid:
 
     def save(self, student: Artist, path: Path, labels: tuple[str, str], title: str = "") -> None:
         """Draw the student's row and write the grid."""
-        rows = zip(labels, (self.teacher_pictures, student.draw(self.prompts, self.seeds)), strict=True)
+        row = _draw_row(student, self.prompts, self.seeds)
+        rows = zip(labels, (self.teacher_pictures, row), strict=True)
         with replacing(path) as temporary:
             draw_grid(list(rows), self.prompts, title).save(temporary, format="PNG")
 
@@ -55,4 +59,10 @@ def prepare_samples(teacher: Artist, captions: CaptionSet, spec: DistillationSpe
         )
     ]
     seeds = [derived_seed(spec.seed, "samples", column) for column in range(len(prompts))]
-    return SampleGrid(prompts, seeds, teacher.draw(prompts, seeds))
+    return SampleGrid(prompts, seeds, _draw_row(teacher, prompts, seeds))
+
+
+def _draw_row(artist: Artist, prompts: list[str], seeds: list[int]) -> torch.Tensor:
+    at_once = min(artist.evaluation.batch_size, PICTURES_AT_ONCE)
+    parts = [slice(start, start + at_once) for start in range(0, len(prompts), at_once)]
+    return torch.cat([artist.draw(prompts[part], seeds[part]) for part in parts])

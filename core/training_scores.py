@@ -17,13 +17,11 @@ from core.evaluation import Evaluation
 from core.events import EventWriter
 from core.judges import Judge, load_judge
 from core.randomness import derived_seed
+from core.samples import PICTURES_AT_ONCE
 from core.scores import build_scores
 from core.spec import DistillationSpec, EvaluationSpec
 from core.stopping import Stopped, StopRequest
 from core.teacher import Teacher
-
-PICTURES_AT_ONCE = 8
-"""As many as a sample grid has by default, so that scores take no more memory than the grids do."""
 
 SCORE = "frechet_distance"
 
@@ -96,8 +94,9 @@ class TrainingScorer:
         return score
 
     def _few(self, drawing: EvaluationSpec) -> EvaluationSpec:
-        few = {"samples": drawing.score_samples, "more_steps": []}
-        return drawing.model_copy(update=few | {"batch_size": min(drawing.batch_size, PICTURES_AT_ONCE)})
+        at_once = min(drawing.batch_size, PICTURES_AT_ONCE)  # no more memory than the sample grids take
+        few = {"samples": drawing.score_samples, "more_steps": [], "batch_size": at_once}
+        return drawing.model_copy(update=few)
 
     def _score_split(self, evaluation: Evaluation, split: Split, judge: Judge) -> TrainingScore:
         sets = evaluation.picture_sets(split)
