@@ -32,7 +32,9 @@ def create(
         list[str] | None,
         typer.Option(help="What it allows: read (the default), write, admin; may be given several times."),
     ] = None,
-    expires_in_days: Annotated[float | None, typer.Option(min=0, help="It is refused from then on.")] = None,
+    expires_in_days: Annotated[
+        float | None, typer.Option(min=0, max=36_500, help="It is refused from then on.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key, and print it for the only time."""
