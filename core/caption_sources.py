@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from core.caption_formats import CaptionFormat
+from core.errors import BadCaptionsError
 from core.hold_out import HoldOut
 from core.object_references import check_object_reference
 from core.spec_model import SpecModel
@@ -91,13 +92,30 @@ class HubCaptions(SpecModel):
 
     kind: Literal["hub"] = "hub"
     dataset: Annotated[str, StringConstraints(max_length=200, pattern=HUB_ID)] = Field(
-        examples=["google-research-datasets/conceptual_captions"]
+        description="The data set as `owner/name`.", examples=["google-research-datasets/conceptual_captions"]
     )
     config: Name | None = None
     split: Name = "train"
     column: Name = Field(examples=["caption"])
     revision: Name | None = None
     limit: int | None = Field(default=None, ge=1, description="Rows to read; all by default.")
+
+    def check_owner(self) -> None:
+        """Refuse a name alone; the model allows it, as it also reads what earlier releases took.
+
+        It may be that of one of the ``datasets`` library's readers, such as ``text`` and ``parquet``, which
+        read what lies in the folder that the worker runs in.
+
+        Raises
+        ------
+        BadCaptionsError
+            It says how the data set is named.
+        """
+        if "/" not in self.dataset:
+            raise BadCaptionsError(
+                f"{self.dataset} names no data set of the Hub: its owner is missing",
+                "write owner/name; a set that once had none, such as squad, has one now: rajpurkar/squad",
+            )
 
 
 class BundledCaptions(SpecModel):

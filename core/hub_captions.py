@@ -18,9 +18,10 @@ def read_hub(source: HubCaptions) -> Iterator[str]:
     Raises
     ------
     BadCaptionsError
-        If the library is not installed, the data set cannot be fetched, a value is no text, or there is a
-        folder of the data set's name, which the library would prefer.
+        If the name has no owner, the library is not installed, the data set cannot be fetched, a value is no
+        text, or there is a folder of the data set's name, which the library would prefer.
     """
+    source.check_owner()
     if find_spec("datasets") is None:
         raise BadCaptionsError(
             f"{source.dataset} cannot be fetched: the datasets library is not installed",

@@ -20,6 +20,7 @@ from core.spec import (
     DistillationSpec,
     DrawnByCount,
     FileCaptions,
+    HubCaptions,
     InlineCaptions,
     InvalidStudentError,
     S3Captions,
@@ -74,6 +75,8 @@ def resolve_spec(spec: DistillationSpec, settings: Settings, remote: RemoteObjec
     if isinstance(spec.captions, FileCaptions):
         path = _find_caption_file(spec.captions, settings.captions_folder)
         spec = spec.model_copy(update={"captions": spec.captions.model_copy(update={"path": str(path)})})
+    if isinstance(spec.captions, HubCaptions):
+        _check_owner(spec.captions)
     if isinstance(spec.captions, InlineCaptions):
         spec = _with_drawable_count(spec, captions=len(set(spec.captions.texts)))
     return spec
@@ -161,6 +164,13 @@ def _with_caption_revision(
     except BadCaptionsError as error:
         raise _refusal(error, "captions.uri") from error
     return spec.model_copy(update={"captions": captions.model_copy(update={"revision": revision})})
+
+
+def _check_owner(captions: HubCaptions) -> None:
+    try:
+        captions.check_owner()
+    except BadCaptionsError as error:
+        raise _refusal(error, "captions.dataset") from error
 
 
 def _refusal(error: BadTeacherError | BadCaptionsError, field: str) -> InvalidInputError:

@@ -60,6 +60,7 @@ BAD_SPECS: list[tuple[dict[str, Any], str, list[str] | None]] = [
     ({"captions": {"kind": "s3", "uri": "http://bucket/key"}}, "captions.uri", None),
     ({"captions": {"kind": "s3", "uri": "s3://bucket/a/../b"}}, "captions.uri", None),
     ({"captions": {"kind": "s3", "uri": "s3://bucket/captions.txt"}}, "captions.uri", None),
+    ({"captions": {"kind": "hub", "dataset": "text", "column": "text"}}, "captions.dataset", None),
     ({"teacher": "s3://bucket/teacher"}, "teacher", None),
     ({"teacher": "s3://bucket"}, "teacher", None),
     ({"captions": []}, "captions", None),

@@ -84,6 +84,14 @@ def test_a_folder_of_the_name_of_a_hub_set_is_not_read(
         list(read_hub(HUB))
 
 
+@pytest.mark.parametrize("reader", ["text", "csv", "parquet", "imagefolder"])
+def test_a_reader_of_files_is_no_hub_set(monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
+    hub_of(monkeypatch, Rows([{"text": "a secret of this machine"}]))
+    with pytest.raises(BadCaptionsError, match="its owner is missing") as raised:
+        list(read_hub(HUB.model_copy(update={"dataset": reader})))
+    assert "owner/name" in raised.value.hint
+
+
 def test_a_hub_set_without_the_column(monkeypatch: pytest.MonkeyPatch) -> None:
     hub_of(monkeypatch, Rows())
     with pytest.raises(BadCaptionsError, match="no column 'caption'") as raised:
