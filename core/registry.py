@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from core.caption_sources import NO_NUL
 from core.errors import BadTeacherError, UnknownTeacherError
 from core.families import (
     Family,
@@ -39,6 +40,7 @@ PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a 
 UNET_DTYPES = ("F32", "F16", "BF16")  # what a student can be saved in, by safetensors' names
 MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
 Stamp = tuple[tuple[str, int, int], ...]
+Text = Annotated[str, StringConstraints(pattern=NO_NUL)]  # nor half a surrogate pair, which is no text
 
 
 class TeacherInfo(BaseModel):
@@ -92,11 +94,11 @@ class TeacherInfo(BaseModel):
 class _About(BaseModel):
     """What a ``teacher.json`` may say; whatever else stands there is somebody else's."""
 
-    id: str | None = None
-    name: str | None = None
-    description: str | None = None
-    licence: str | None = None
-    caption_set: str | None = None
+    id: Text | None = None
+    name: Text | None = None
+    description: Text | None = None
+    licence: Text | None = None
+    caption_set: Text | None = None
 
 
 def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
@@ -106,7 +108,8 @@ def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
         for index in sorted(directory.glob("*/model_index.json")):
             try:
                 teacher = _read_unchanged(index.parent, _stamp(index.parent))
-            except BadTeacherError as error:  # one broken folder must not hide the others
+            # One broken folder must not hide the others, nor one that is removed just now.
+            except (BadTeacherError, OSError) as error:
                 logger.warning("%s is passed over: %s", index.parent, error)
                 continue
             teachers.setdefault(teacher.id, teacher)
@@ -121,12 +124,15 @@ def _read_unchanged(path: Path, stamp: Stamp) -> TeacherInfo:
 
 def _stamp(path: Path) -> Stamp:
     """Name, size and time of each file that reading the folder looks at."""
-    found = []
-    for folder in (str(path), *(entry.path for entry in os.scandir(path) if entry.is_dir())):
-        for entry in filter(os.DirEntry.is_file, os.scandir(folder)):
-            stat = entry.stat()
-            found.append((entry.path, stat.st_size, stat.st_mtime_ns))
-    return tuple(sorted(found))
+    beside = _entries(path)
+    entries = [*beside, *(each for folder in beside if folder.is_dir() for each in _entries(folder))]
+    files = [(entry.path, entry.stat()) for entry in entries if entry.is_file()]
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files))
+
+
+def _entries(folder: os.PathLike[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def find_teacher(teacher_id: str, directories: Sequence[Path]) -> TeacherInfo:
@@ -198,8 +204,17 @@ def read_teacher(path: Path) -> TeacherInfo:
     ------
     BadTeacherError
         If it is no pipeline of a known family, needs code of its own, has no safetensors weights, or a U-Net
-        of a dtype that no student can be saved in.
+        of a dtype that no student can be saved in, or if a file of it cannot be read.
     """
+    try:
+        return _read_folder(path)
+    except (OSError, ValueError) as error:
+        raise BadTeacherError(
+            f"{path.name} cannot be read: {error}", "check that the folder is whole and may be read"
+        ) from error
+
+
+def _read_folder(path: Path) -> TeacherInfo:
     configs = read_configs(path)
     for part in configs.family.parts:
         if (path / part).is_dir() and not part.startswith("tokenizer"):
@@ -319,7 +334,7 @@ def _check_part_configs(part: Path) -> None:
 
 def _inside(folder: Path, name: str) -> Path:
     """Return the path of a file that a teacher's own words say lies beside it."""
-    if "\0" in name or not (folder / name).resolve().is_relative_to(folder.resolve()):
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise BadTeacherError(f"{folder.name}/teacher.json names a file outside of its folder: {name}")
     return folder / name
 

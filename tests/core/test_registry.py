@@ -1,9 +1,13 @@
 """Teachers are found by id, broken ones are passed over, and a revision follows the weights."""
 
+import errno
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,52 @@ def test_a_broken_folder_does_not_hide_the_others(copied: Path) -> None:
     for name, content in (("a", "not json"), ("b", '{"_class_name": "FluxPipeline"}'), ("c", "[]")):
         (copied / name).mkdir()
         (copied / name / "model_index.json").write_text(content)
+    assert [teacher.id for teacher in list_teachers([copied])] == ["emoji-64"]
+
+
+@pytest.mark.parametrize(
+    ("file", "leads_to"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", "absent"),
+        ("unet/diffusion_pytorch_model.safetensors", "."),
+        ("unet/config.json", "absent"),
+        ("unet", "absent"),
+        ("unet/notes", "notes"),
+    ],
+)
+def test_a_folder_with_links_that_lead_nowhere_does_not_hide_the_others(
+    copied: Path, file: str, leads_to: str
+) -> None:
+    broken = copied / "broken" / file
+    shutil.copytree(copied / "weights", copied / "broken")
+    if broken.is_dir():
+        shutil.rmtree(broken)
+    broken.unlink(missing_ok=True)
+    broken.symlink_to(leads_to)
+    assert [teacher.id for teacher in list_teachers([copied])] == ["emoji-64"]
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "unet/diffusion_pytorch_model.safetensors", "teacher.json", "vae"]
+)
+def test_what_may_not_be_read_is_a_bad_teacher_and_hides_no_other(
+    copied: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(copied / "weights", copied / "other")
+    (copied / "other" / "teacher.json").write_text("{}")
+    (copied / "other" / "README.md").write_text("---\nlicense: mit\n---\n")
+
+    def refused(function: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> Any:
+            if os.fspath(path) == str(copied / "other" / file):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return function(path, *arguments, **options)
+
+        return refuse
+
+    # Who runs the tests may be allowed to read everything.
+    monkeypatch.setattr(io, "open", refused(io.open))
+    monkeypatch.setattr(os, "scandir", refused(os.scandir))
     assert [teacher.id for teacher in list_teachers([copied])] == ["emoji-64"]
 
 
@@ -144,7 +194,7 @@ def test_the_model_card_says_the_licence_where_teacher_json_does_not(
     assert read_teacher(copied / "weights").licence == licence
 
 
-@pytest.mark.parametrize("name", ["../captions.txt", "/etc/passwd", "a/../../b", "a\0b"])
+@pytest.mark.parametrize("name", ["../captions.txt", "/etc/passwd", "a/../../b"])
 def test_a_caption_set_outside_of_the_folder_is_refused(copied: Path, name: str) -> None:
     (copied / "weights" / "teacher.json").write_text(json.dumps({"caption_set": name}))
     with pytest.raises(BadTeacherError, match="outside of its folder"):
@@ -152,7 +202,7 @@ def test_a_caption_set_outside_of_the_folder_is_refused(copied: Path, name: str)
 
 
 @pytest.mark.parametrize("field", ["id", "name", "description", "licence", "caption_set"])
-@pytest.mark.parametrize("value", [["a"], 5, {}, True], ids=str)
+@pytest.mark.parametrize("value", [["a"], 5, {}, True, "a\0b", "\ud800"], ids=ascii)
 def test_a_teacher_json_of_wrong_types_is_a_bad_teacher_and_hides_no_other(
     copied: Path, field: str, value: Any
 ) -> None:
