@@ -1,7 +1,8 @@
 """Reading captions from files, row by row: text, CSV, TSV, JSON Lines, Parquet; plain, gzip or zstd.
 
-Nothing is read further ahead than a few thousand rows. A row that cannot be read ends the reading with an
-error that names it; what is wrong with a caption itself is `core.caption_cleaning`'s to judge.
+Nothing is read further ahead than a few thousand rows, fewer where they are long. A row that cannot be read
+ends the reading with an error that names it; what is wrong with a caption itself is `core.caption_cleaning`'s
+to judge.
 """
 
 import csv
@@ -12,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.caption_formats import compression_of, format_to_read
@@ -23,7 +25,9 @@ from core.spec import FileCaptions
 
 USUAL_COLUMNS = ("caption", "text", "prompt")
 PARQUET_ROWS = 4_096
-MAX_LINE_BYTES = 2**24  # a few bytes of a compressed file may be a line that no memory holds
+MAX_ROW_BYTES = 2**24  # a few bytes of a compressed file may be a row that no memory holds
+MAX_ROW_GROUP_BYTES = 2**30  # a million captions of the longest, which is what writers put into one at most
+PARQUET_BUFFER_BYTES = 2**20
 
 
 def read_file(source: FileCaptions) -> Iterator[str]:
@@ -51,8 +55,9 @@ def _read_text(path: Path, column: str | None) -> Iterator[str]:
 
 
 def _read_csv(path: Path, column: str | None, **dialect: Any) -> Iterator[str]:
-    reader = csv.reader(_lines(path), strict=True, **dialect)
-    rows = _rows_of_long_cells(reader)
+    lines = _LinesOfRows(path)
+    reader = csv.reader(lines, strict=True, **dialect)
+    rows = _rows_of_long_cells(reader, lines)
     try:
         header = next(rows, [])
         if column is None and len(header) == 1 and header[0].lower() not in USUAL_COLUMNS:
@@ -76,13 +81,39 @@ def _read_tsv(path: Path, column: str | None) -> Iterator[str]:
     yield from _read_csv(path, column, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _rows_of_long_cells(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Yield rows whose cells may be as long as a line, where csv's own limit is 131,072 characters.
+class _LinesOfRows:
+    """The lines of a file, counted by row: a quote that is never closed makes all that follows one row."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = enumerate(_lines(path), start=1)
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Count what follows as another row."""
+        self._row_bytes = 0
+        self._row_starts: int | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        number, line = next(self._lines)
+        self._row_starts = self._row_starts or number
+        self._row_bytes += len(line) if line.isascii() else len(line.encode())
+        if self._row_bytes >= MAX_ROW_BYTES:
+            raise _bad_row(self._path, self._row_starts, f"a row longer than {MAX_ROW_BYTES:,} bytes")
+        return line
+
+
+def _rows_of_long_cells(reader: Iterator[list[str]], lines: _LinesOfRows) -> Iterator[list[str]]:
+    """Yield rows whose cells may be as long as a row, where csv's own limit is 131,072 characters.
 
     That limit is one for the whole process, and therefore another only while a row is read.
     """
     while True:
-        usual = csv.field_size_limit(MAX_LINE_BYTES)
+        lines.begin_row()
+        usual = csv.field_size_limit(MAX_ROW_BYTES)
         try:
             row = next(reader, None)
         finally:
@@ -112,19 +143,52 @@ def _read_jsonl(path: Path, column: str | None) -> Iterator[str]:
 
 
 def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
-    with pq.ParquetFile(path) as table:
+    with _parquet_file(path) as table:
         column = _choose_column(path, table.schema_arrow.names, column)
         column_type = table.schema_arrow.field(column).type
         if not _is_text(column_type):
             raise BadCaptionsError(
                 f"{path.name}: column {column} holds {column_type}, not text", "name another column"
             )
-        batches = table.iter_batches(PARQUET_ROWS, columns=[column])
-        for number, text in enumerate((text for batch in batches for text in batch.column(0)), start=1):
+        batches = _parquet_batches(path, table, column)
+        for number, text in enumerate((text for batch in batches for text in batch), start=1):
             try:
-                yield text.as_py() or ""
+                caption = text.as_py() or ""
             except UnicodeDecodeError as error:
                 raise _bad_row(path, number, "not UTF-8 text", unit="row") from error
+            if len(caption) > MAX_ROW_BYTES:
+                raise _bad_row(path, number, f"longer than {MAX_ROW_BYTES:,} characters", unit="row")
+            yield caption
+
+
+def _parquet_file(path: Path, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES, **options)
+
+
+def _parquet_batches(path: Path, table: pq.ParquetFile, column: str) -> Iterator[pa.Array]:
+    """Yield a column piece by piece, each of as many rows as memory holds.
+
+    A value that many rows share lies in the file once, in the dictionary of a row group, and in a batch as
+    often as there are rows.
+    """
+    place = [table.schema.column(each).path for each in range(len(table.schema))].index(column)
+    with _parquet_file(path, read_dictionary=[column]) as by_dictionary:
+        for group in range(table.num_row_groups):
+            chunk = table.metadata.row_group(group).column(place)
+            size = chunk.total_uncompressed_size
+            if size > MAX_ROW_GROUP_BYTES:
+                raise BadCaptionsError(
+                    f"{path.name}: column {column} has a row group of {size:,} bytes, more than "
+                    f"{MAX_ROW_GROUP_BYTES:,}",
+                    "write the file with fewer rows in each row group",
+                )
+            longest = size // max(chunk.num_values, 1)
+            for batch in islice(by_dictionary.iter_batches(1, row_groups=[group], columns=[column]), 1):
+                shared = batch.column(0).dictionary
+                longest = max(longest, pc.max(pc.binary_length(shared)).as_py() or 0)
+            rows = min(max(MAX_ROW_BYTES // max(longest, 1), 1), PARQUET_ROWS)
+            for batch in table.iter_batches(rows, row_groups=[group], columns=[column]):
+                yield batch.column(0)
 
 
 def _is_text(column_type: pa.DataType) -> bool:
@@ -145,9 +209,9 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[str]]] = {
 def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file, which may be compressed, without a byte order mark."""
     with _open(path) as lines:
-        for number, line in enumerate(iter(partial(lines.readline, MAX_LINE_BYTES), b""), start=1):
-            if len(line) == MAX_LINE_BYTES:
-                raise _bad_row(path, number, f"longer than {MAX_LINE_BYTES:,} bytes")
+        for number, line in enumerate(iter(partial(lines.readline, MAX_ROW_BYTES), b""), start=1):
+            if len(line) == MAX_ROW_BYTES:
+                raise _bad_row(path, number, f"longer than {MAX_ROW_BYTES:,} bytes")
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import caption_readers
 from core.caption_readers import read_file
 from core.errors import BadCaptionsError
 from core.spec import FileCaptions
@@ -86,7 +87,7 @@ def test_a_cell_may_be_as_long_as_a_line(tmp_path: Path) -> None:
     assert list(rows) == ["y" * 140_000]
     many_lines = "line\n" * 2**22
     path.write_text(f'caption\n"{many_lines}"\n')
-    with pytest.raises(BadCaptionsError, match=r"captions\.csv, line .*larger than field limit"):
+    with pytest.raises(BadCaptionsError, match=r"captions\.csv, line 2: a row longer than 16,777,216"):
         read(path)
     assert csv.field_size_limit() == usual
 
@@ -257,6 +258,55 @@ def test_a_line_that_no_memory_holds_is_not_read(tmp_path: Path) -> None:
         for _ in range(64):
             bomb.write(bytes(2**20))
     with pytest.raises(BadCaptionsError, match=r"bomb\.txt\.gz, line 2: longer than 16,777,216 bytes"):
+        read(path)
+
+
+def test_a_row_of_many_lines_that_no_memory_holds_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.csv.gz"
+    long = "x" * 2**20 + "\n"
+    with gzip.open(path, "wt", compresslevel=1) as bomb:
+        bomb.write(f'caption,url\na cat,u\n"{long}",u\n"')
+        for _ in range(64):
+            bomb.write(f'{long}","')
+    rows = read_file(FileCaptions(path=str(path)))
+    assert [next(rows), next(rows)] == ["a cat", long]
+    with pytest.raises(BadCaptionsError, match=r"bomb\.csv\.gz, line 5: a row longer than 16,777,216 bytes"):
+        next(rows)
+
+
+def test_a_value_that_many_rows_of_parquet_share_is_not_held_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 4_096, pa.int32()), pa.array(["x" * 2**17]))
+    pq.write_table(pa.table({"caption": shared}), path, store_schema=False)
+    assert pq.read_schema(path).field("caption").type == pa.string()
+    before = pa.total_allocated_bytes()
+    rows = read_file(FileCaptions(path=str(path)))
+    assert next(rows) == "x" * 2**17
+    assert pa.total_allocated_bytes() - before < 2**26  # all of them are eight times that
+    assert sum(1 for _ in rows) == 4_095
+
+
+def test_fewer_rows_of_parquet_are_read_at_once_where_they_are_long(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    texts = [str(number) * 2**17 for number in range(10)] * 40
+    pq.write_table(
+        pa.table({"caption": texts}), path, use_dictionary=False, data_page_size=2**20, write_batch_size=8
+    )
+    before = pa.total_allocated_bytes()
+    rows = read_file(FileCaptions(path=str(path)))
+    assert next(rows) == texts[0]
+    assert pa.total_allocated_bytes() - before < 2**25  # and all of them are more
+    assert list(rows) == texts[1:]
+
+
+def test_what_no_memory_holds_of_parquet_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "captions.parquet"
+    pq.write_table(pa.table({"caption": ["a cat", "x" * 2**16]}), path)
+    monkeypatch.setattr(caption_readers, "MAX_ROW_BYTES", 2**15)
+    with pytest.raises(BadCaptionsError, match=r"captions\.parquet, row 2: longer than 32,768 characters"):
+        read(path)
+    monkeypatch.setattr(caption_readers, "MAX_ROW_GROUP_BYTES", 2**15)
+    with pytest.raises(BadCaptionsError, match=r"captions\.parquet: column caption has a row group of 65,"):
         read(path)
 
 
