@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from core.files import UNPAIRED
+
 Phase = Literal["captions", "latents", "training", "few_step", "evaluation", "export"]
 PROGRESS_INTERVAL_SECONDS = 0.5
 
@@ -31,7 +33,7 @@ class EventWriter:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut_torn_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", errors=UNPAIRED)
 
     def write(self, event_type: str, **fields: Any) -> None:
         """Append one event and hand it to the operating system."""

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 READ_BYTES = 1 << 20
+UNPAIRED = "backslashreplace"
+"""How JSON is encoded: half a surrogate pair, which some files hold, is no UTF-8, but in JSON an escape."""
 TEMPORARY = ".*.tmp"
 
 
@@ -56,8 +58,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file in whole."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=UNPAIRED)
 
 
 def remove(path: Path) -> None:

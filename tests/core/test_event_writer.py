@@ -4,7 +4,12 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from core.caption_readers import read_file
+from core.errors import BadCaptionsError
 from core.events import EventWriter, Progress
+from core.spec import FileCaptions
 
 
 def read(path: Path) -> list[dict]:
@@ -17,6 +22,18 @@ def test_a_torn_last_line_is_cut_off_when_the_file_is_opened_again(tmp_path: Pat
     with closing(EventWriter(path)) as writer:
         writer.warning("again")
     assert [event["type"] for event in read(path)] == ["phase", "warning"]
+
+
+def test_text_that_is_no_utf_8_is_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text('{"text": "a cat"}\n{"\\ud800": "a dog"}')
+    with pytest.raises(BadCaptionsError) as raised:
+        list(read_file(FileCaptions(path=str(captions))))
+    with closing(EventWriter(path)) as writer:
+        writer.warning(f"a mouse 🐭: {raised.value.message}")
+    (event,) = read(path)
+    assert event["message"] == "a mouse 🐭: captions.jsonl, line 2: no 'text', only \ud800"
 
 
 def test_a_file_of_one_torn_line_becomes_empty(tmp_path: Path) -> None:

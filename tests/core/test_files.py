@@ -1,5 +1,6 @@
 """Files appear complete or not at all."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ def test_two_writers_of_one_process_id_keep_out_of_each_others_way(tmp_path: Pat
         assert target.read_text() == "theirs"
     assert target.read_text() == "ours"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_json_holds_text_that_is_no_utf_8(tmp_path: Path) -> None:
+    content = {"caption": "a \ud800 cat", "\udfff": "🐭"}
+    write_json(tmp_path / "file.json", content)
+    assert json.loads((tmp_path / "file.json").read_text(encoding="utf-8")) == content
 
 
 def test_what_is_being_written_would_be_a_leftover(tmp_path: Path) -> None:
