@@ -5,7 +5,7 @@ may ask for, such as code of its own or pickled weights, is refused with the rea
 model: this module is free of torch, because the API process lists teachers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,7 +70,8 @@ def check_pipeline(index: Mapping[str, Any], name: str) -> None:
     Raises
     ------
     BadTeacherError
-        If the pipeline is of another class, denoises with a transformer, or needs code of its own.
+        If the pipeline is of another class, denoises with a transformer, lacks a part, or needs code of its
+        own.
     """
     pipeline = index.get("_class_name")
     if isinstance(pipeline, list):  # how diffusers names a class in a file beside the weights
@@ -87,18 +88,10 @@ def check_pipeline(index: Mapping[str, Any], name: str) -> None:
     if family is None:
         raise BadTeacherError(f"{name} is a {pipeline}, which cannot be distilled", SUPPORTED)
     for part, expected in family.parts.items():
-        if part not in index:
-            continue
-        named = _class_of(index, part)
-        if named is None:
-            raise BadTeacherError(f"{name} goes without a {part}: its index says {index[part]}", SUPPORTED)
-        library, found = named
-        if library not in LIBRARIES:
-            raise BadTeacherError(
-                f"{name}'s {part} needs code of its own ({library}.{found}), which is never run", SUPPORTED
-            )
+        found = _known_class(index, part, name)
         if found.removesuffix("Fast") != expected:
             raise BadTeacherError(f"{name}'s {part} is a {found} instead of a {expected}", SUPPORTED)
+    _known_class(index, "scheduler", name, libraries=("diffusers",))
 
 
 def find_family(index: Mapping[str, Any], unet_config: Mapping[str, Any]) -> Family:
@@ -163,6 +156,19 @@ def check_scheduler_config(config: Mapping[str, Any], name: str) -> None:
             "(rescale_betas_zero_snr), from which no picture can be told",
             "use a teacher that predicts velocity (v_prediction), or one without rescale_betas_zero_snr",
         )
+
+
+def _known_class(index: Mapping[str, Any], part: str, name: str, libraries: Sequence[str] = LIBRARIES) -> str:
+    """Return the class of a part that the pipeline cannot do without."""
+    named = _class_of(index, part)
+    if named is None:
+        raise BadTeacherError(f"{name} goes without a {part}: its index says {index.get(part)}", SUPPORTED)
+    library, found = named
+    if library not in libraries:
+        raise BadTeacherError(
+            f"{name}'s {part} needs code of its own ({library}.{found}), which is never run", SUPPORTED
+        )
+    return found
 
 
 def _class_of(index: Mapping[str, Any], part: str) -> tuple[str, str] | None:

@@ -37,6 +37,14 @@ RUN_FOLDERS = Path(tempfile.gettempdir()) / f"condenser-tests-{os.getuid()}"
 TEMPLATE = "migrated"
 DEFAULT_TENANT_ID = "00000000-0000-0000-0000-000000000001"
 TEST_PEPPER = "a pepper that only tests are made with"
+PIPELINE_INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "scheduler": ["diffusers", "PNDMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
 # A Celery worker that starts on a machine that other tests keep busy can take a minute.
 PATIENCE_SECONDS = 120
 

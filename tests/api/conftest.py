@@ -31,7 +31,7 @@ from store.leases import record_events
 from store.models import DEFAULT_TENANT_ID
 from store.session_tokens import new_session_token, session_cookie
 from store.settings import Settings
-from tests.conftest import TEST_PEPPER
+from tests.conftest import PIPELINE_INDEX, TEST_PEPPER
 
 TEACHER = "tiny"
 UNET_CONFIG = {
@@ -55,7 +55,7 @@ def write_teacher(folder: Path) -> Path:
     """Write the small teacher into a folder of teachers."""
     unet = folder / TEACHER / "unet"
     unet.mkdir(parents=True)
-    (unet.parent / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (unet.parent / "model_index.json").write_text(json.dumps(PIPELINE_INDEX))
     (unet / "config.json").write_text(json.dumps(UNET_CONFIG))
     header = json.dumps({"w": {"dtype": "F16", "shape": [4, 4], "data_offsets": [0, 32]}}).encode()
     weights = struct.pack("<Q", len(header)) + header + bytes(32)

@@ -10,6 +10,7 @@ import pytest
 
 from store.objects import ObjectStore
 from store.settings import Settings
+from tests.conftest import PIPELINE_INDEX
 
 SPEC: dict[str, Any] = {
     "teacher": "tiny",
@@ -109,8 +110,7 @@ def test_of_a_teacher_in_an_object_store_it_is_said_that_there_is_no_estimate(
     serve: Callable[..., Any],
 ) -> None:
     index = tmp_path / "model_index.json"
-    parts = {"unet": ["diffusers", "UNet2DConditionModel"]}
-    index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts}))
+    index.write_text(json.dumps(PIPELINE_INDEX))
     for file in (index, *(teachers_dir / "tiny" / "unet").iterdir()):
         folder = "" if file is index else "unet/"
         object_store.upload_file(file, f"models/tiny/{folder}{file.name}")

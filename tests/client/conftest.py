@@ -23,6 +23,7 @@ from store.events import NewEvent
 from store.models import ArtifactKind
 from store.objects import ObjectStore
 from store.settings import Settings
+from tests.conftest import PIPELINE_INDEX
 
 UNET_CONFIG = {
     "in_channels": 4,
@@ -38,8 +39,7 @@ UNET_CONFIG = {
 def write_teacher(folder: Path) -> None:
     """Write as much of a teacher as the API reads: configs, and a weight file of one tensor."""
     (folder / "unet").mkdir(parents=True)
-    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
-    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "model_index.json").write_text(json.dumps(PIPELINE_INDEX))
     (folder / "unet" / "config.json").write_text(json.dumps(UNET_CONFIG))
     header = json.dumps({"w": {"dtype": "F16", "shape": [4, 4], "data_offsets": [0, 32]}}).encode()
     weights = struct.pack("<Q", len(header)) + header + bytes(32)

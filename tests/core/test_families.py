@@ -25,6 +25,7 @@ from core.run import main
 from core.sampling import build_sampler, draw_latents
 from core.spec import DistillationSpec
 from core.teacher import Teacher, load_teacher
+from tests.conftest import PIPELINE_INDEX
 from tests.core.tiny_families import WRITERS
 
 PROMPTS, SEEDS = ["small cat", "large star"], [3, 4]
@@ -143,12 +144,6 @@ def test_a_job_goes_from_end_to_end_and_plain_diffusers_loads_the_student(
         )
 
 
-INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "unet": ["diffusers", "UNet2DConditionModel"],
-}
-
-
 @pytest.mark.parametrize(
     ("index", "reason"),
     [
@@ -166,12 +161,29 @@ INDEX = {
         ({"_class_name": "KandinskyPipeline"}, "cannot be distilled"),
         ({}, "cannot be distilled"),
         ({"_class_name": ["my_pipeline", "MyPipeline"]}, "pipeline code of its own"),
-        (INDEX | {"unet": ["my_unet", "MyUNet"]}, "unet needs code of its own"),
-        (INDEX | {"unet": ["diffusers", "UNetMotionModel"]}, "unet is a UNetMotionModel"),
-        (INDEX | {"text_encoder": ["transformers", "T5EncoderModel"]}, "text_encoder is a T5EncoderModel"),
-        (INDEX | {"tokenizer": ["transformers", "ChatGLMTokenizer"]}, "tokenizer is a ChatGLMTokenizer"),
-        (INDEX | {"vae": [None, None]}, "goes without a vae"),
-        (INDEX | {"vae": ["diffusers"]}, r"goes without a vae: its index says \['diffusers'\]"),
+        (PIPELINE_INDEX | {"unet": ["my_unet", "MyUNet"]}, "unet needs code of its own"),
+        (PIPELINE_INDEX | {"unet": ["diffusers", "UNetMotionModel"]}, "unet is a UNetMotionModel"),
+        (
+            PIPELINE_INDEX | {"text_encoder": ["transformers", "T5EncoderModel"]},
+            "text_encoder is a T5EncoderModel",
+        ),
+        (
+            PIPELINE_INDEX | {"tokenizer": ["transformers", "ChatGLMTokenizer"]},
+            "tokenizer is a ChatGLMTokenizer",
+        ),
+        (PIPELINE_INDEX | {"vae": [None, None]}, "goes without a vae"),
+        ({name: entry for name, entry in PIPELINE_INDEX.items() if name != "vae"}, "goes without a vae"),
+        (PIPELINE_INDEX | {"scheduler": ["my_scheduler", "MyScheduler"]}, "scheduler needs code of its own"),
+        (
+            PIPELINE_INDEX | {"scheduler": ["transformers", "CLIPTextModel"]},
+            "scheduler needs code of its own",
+        ),
+        (PIPELINE_INDEX | {"scheduler": [None, None]}, "goes without a scheduler"),
+        (
+            {name: entry for name, entry in PIPELINE_INDEX.items() if name != "scheduler"},
+            "goes without a scheduler",
+        ),
+        (PIPELINE_INDEX | {"vae": ["diffusers"]}, r"goes without a vae: its index says \['diffusers'\]"),
     ],
 )
 def test_other_pipelines_are_refused_with_the_reason_and_what_is_supported(
@@ -184,8 +196,10 @@ def test_other_pipelines_are_refused_with_the_reason_and_what_is_supported(
 
 
 def test_fast_tokenizers_and_absent_parts_are_no_reason_to_refuse() -> None:
-    check_pipeline(INDEX | {"tokenizer": ["transformers", "CLIPTokenizerFast"]}, "teacher")
-    check_pipeline(INDEX | {"safety_checker": [None, None], "image_encoder": [None, None]}, "teacher")
+    check_pipeline(PIPELINE_INDEX | {"tokenizer": ["transformers", "CLIPTokenizerFast"]}, "teacher")
+    check_pipeline(
+        PIPELINE_INDEX | {"safety_checker": [None, None], "image_encoder": [None, None]}, "teacher"
+    )
 
 
 @pytest.mark.parametrize(

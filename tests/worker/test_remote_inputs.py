@@ -24,6 +24,7 @@ from store.objects import ObjectStore
 from store.remote_inputs import find_teacher_files
 from store.remote_objects import RemoteObjects
 from store.settings import Settings
+from tests.conftest import PIPELINE_INDEX
 from tests.core.conftest import CAPTIONS, small_spec, write_tiny_teacher
 from worker.attempt import Rhythm
 from worker.housekeeping import trim_cache
@@ -364,6 +365,16 @@ def test_a_hostile_config_is_refused_at_the_door(
         resolve_spec(small_spec(teacher=teacher), allowed, remote)
     assert said in caught.value.detail
     assert caught.value.field in {"teacher", "student"}
+
+
+def test_a_teacher_in_s3_whose_scheduler_is_code_is_refused_at_the_door(
+    remote: RemoteObjects, allowed: Settings, teacher: str, put: Callable[[str, bytes], None]
+) -> None:
+    index = PIPELINE_INDEX | {"scheduler": ["my_scheduler", "MyScheduler"]}
+    put("models/my-teacher/model_index.json", json.dumps(index).encode())
+    with pytest.raises(InvalidInputError, match="scheduler needs code of its own") as caught:
+        resolve_spec(small_spec(teacher=teacher), allowed, remote)
+    assert caught.value.field == "teacher"
 
 
 def test_the_student_is_checked_against_a_teacher_in_s3(
