@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from core.registry import TeacherInfo
 from core.spec import DistillationSpec
 
@@ -65,11 +67,7 @@ def write_model_card(
     name, training, captions = values["student"]["name"], spec.training, values["captions"]
     path.write_text(
         f"""---
-library_name: diffusers
-pipeline_tag: text-to-image
-license: {teacher.licence or "other"}
-base_model: {teacher.id}
-tags: [distillation, random-conditioning]
+{_front_matter(teacher)}
 ---
 
 # {name} of {teacher.id}
@@ -101,6 +99,19 @@ measured and saved. `manifest.json` holds the whole specification and the hash o
 """,
         encoding="utf-8",
     )
+
+
+def _front_matter(teacher: TeacherInfo) -> str:
+    """Return what the Hub reads of a card."""
+    data = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        license="other" if teacher.licence_is_other else teacher.licence or "other",
+        license_name=teacher.licence if teacher.licence_is_other else None,
+        base_model=teacher.id,
+        tags=["distillation", "random-conditioning"],
+    )
+    return str(data.to_yaml())
 
 
 def _usage(spec: DistillationSpec, has_mid_block: bool) -> str:

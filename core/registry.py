@@ -62,6 +62,8 @@ class TeacherInfo(BaseModel):
         Tokens that every prompt is padded to.
     licence
         The licence's short name, where ``teacher.json`` or the model card says so.
+    licence_is_other
+        Whether that is a name that the Hub does not have, by the model card's own words.
     title, description
         For people, where the folder has them.
     caption_set
@@ -77,6 +79,7 @@ class TeacherInfo(BaseModel):
     parameters: int
     prompt_tokens: int = PROMPT_TOKENS
     licence: str | None = None
+    licence_is_other: bool = False
     title: str | None = None
     description: str | None = None
     caption_set: Path | None = None
@@ -221,6 +224,7 @@ def _read_folder(path: Path) -> TeacherInfo:
             weight_files(path / part)
     unet_dtype(path)
     about = _read_about(path)
+    licence, licence_is_other = _licence_of_card(path / "README.md")
     return TeacherInfo(
         id=path.name if about.id is None else about.id,
         path=path,
@@ -228,7 +232,8 @@ def _read_folder(path: Path) -> TeacherInfo:
         unet_config=configs.unet_config,
         parameters=sum(map(count_parameters, weight_files(path / "unet"))),
         prompt_tokens=configs.prompt_tokens,
-        licence=about.licence or _licence_of_card(path / "README.md"),
+        licence=about.licence or licence,
+        licence_is_other=licence_is_other and not about.licence,
         title=about.name,
         description=about.description,
         caption_set=None if about.caption_set is None else _inside(path, about.caption_set),
@@ -348,21 +353,22 @@ def _prompt_tokens(text_encoder: Path) -> int:
     )
 
 
-def _licence_of_card(card: Path) -> str | None:
-    """Return the licence that a model card's front matter names, as the Hub's model cards do.
+def _licence_of_card(card: Path) -> tuple[str | None, bool]:
+    """Return the licence that a model card's front matter names, and whether it is one of a name of its own.
 
     Licences that the Hub has no name for stand there as ``license: other`` and ``license_name: …``.
     """
     lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
     if not lines or lines[0].strip() != "---":
-        return None
+        return None, False
     front_matter = {
         key: value.strip().strip("'\"")
         for line in itertools.takewhile(lambda line: line.strip() != "---", lines[1:])
         for key, _, value in [line.partition(":")]
     }
-    licence = front_matter.get("license")
-    return front_matter.get("license_name", licence) if licence == "other" else licence or None
+    licence = front_matter.get("license") or None
+    name = front_matter.get("license_name") if licence == "other" else None
+    return name or licence, bool(name)
 
 
 def read_json(path: Path) -> dict[str, Any]:

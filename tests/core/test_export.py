@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -18,7 +19,7 @@ from transformers import CLIPConfig, CLIPImageProcessor
 from core.captions import CaptionSet, prepare_captions
 from core.estimate import estimate_job
 from core.export import SINGLE_FILE, VARIANTS, as_exported, export_student, export_warnings
-from core.model_card import NO_MID_BLOCK
+from core.model_card import NO_MID_BLOCK, write_model_card
 from core.original_names import PREFIX, original_names
 from core.registry import read_teacher
 from core.spec import DistillationSpec, derive_student
@@ -216,6 +217,40 @@ def test_licences_are_files_of_whatever_case(teacher: Teacher, captions: Caption
     assert not (folder / "LICENSES").exists()
     assert export_warnings(folder) == []
     assert all(name in (folder / "README.md").read_text() for name in licences)
+
+
+@pytest.mark.parametrize(
+    ("teacher_id", "licence", "is_other", "said"),
+    [
+        ("emoji-64", "apache-2.0", False, {"license": "apache-2.0"}),
+        ("owner/name", None, False, {"license": "other"}),
+        ("SD 1.4: mine", "sai-nc", True, {"license": "other", "license_name": "sai-nc"}),
+        ("1.5", "no", True, {"license": "other", "license_name": "no"}),
+        ("- a # b", "mit\nbase_model: another", False, {"license": "mit\nbase_model: another"}),
+        ("---\n", "{", False, {"license": "{"}),
+    ],
+)
+def test_the_card_says_to_machines_what_was_meant(
+    teacher: Teacher,
+    tmp_path: Path,
+    teacher_id: str,
+    licence: str | None,
+    is_other: bool,
+    said: dict[str, str],
+) -> None:
+    info = teacher.info.model_copy(
+        update={"id": teacher_id, "licence": licence, "licence_is_other": is_other}
+    )
+    card = tmp_path / "README.md"
+    spec = DistillationSpec(teacher=teacher_id)
+    write_model_card(card, info, spec, VALUES, "grid.png", [], has_mid_block=True)
+    front_matter = card.read_text().removeprefix("---\n").partition("\n---\n")[0]
+    assert yaml.safe_load(front_matter) == said | {
+        "base_model": teacher_id,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["distillation", "random-conditioning"],
+    }
 
 
 def test_the_card_gives_scores_with_their_intervals(

@@ -180,6 +180,7 @@ def test_prompt_tokens_are_those_of_the_text_encoder(teacher: Teacher) -> None:
         ("---\nlicense: creativeml-openrail-m\ntags:\n- a\n---\nlicense: mit\n", "creativeml-openrail-m"),
         ('---\nlicense: other\nlicense_name: "sai-nc"\n---\n', "sai-nc"),
         ("---\nlicense: other\n---\n", "other"),
+        ("---\nlicense: other\nlicense_name:\n---\n", "other"),
         ("---\ntags: [a]\n---\n", None),
         ("# license: mit\n", None),
         ("", None),
@@ -191,7 +192,8 @@ def test_the_model_card_says_the_licence_where_teacher_json_does_not(
     (copied / "weights" / "README.md").write_text(card)
     assert read_teacher(copied / "weights").licence == "apache-2.0"
     (copied / "weights" / "teacher.json").unlink()
-    assert read_teacher(copied / "weights").licence == licence
+    info = read_teacher(copied / "weights")
+    assert (info.licence, info.licence_is_other) == (licence, licence == "sai-nc")
 
 
 @pytest.mark.parametrize("name", ["../captions.txt", "/etc/passwd", "a/../../b"])

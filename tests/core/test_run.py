@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from core.artist import Artist
@@ -140,8 +141,9 @@ def test_licence_card_and_grid_travel_with_the_student(finished: Path, teachers_
     licence = teachers_dir / "weights" / "LICENSE.txt"
     assert (student / "LICENSE.txt").read_bytes() == licence.read_bytes()
     card = (student / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: diffusers\n")
-    assert "license: apache-2.0" in card
+    assert card.startswith("---\n")
+    front_matter = ModelCard(card).data
+    assert (front_matter.library_name, front_matter.license) == ("diffusers", "apache-2.0")
     assert "| U-Net parameters |" in card
     assert "Fréchet distance, captions seen as text only" in card
     assert (student / "teacher-vs-student.png").is_file()
