@@ -227,17 +227,20 @@ def _open(path: Path) -> Any:
 
 def _choose_column(path: Path, columns: Sequence[str], wanted: str | None) -> str:
     """Return the wanted column; where none is named, the only one or the one with a usual name."""
-    if wanted in columns:
-        return wanted
-    usual = [column for column in columns if len(columns) == 1 or column.lower() in USUAL_COLUMNS]
-    if wanted is None and len(usual) == 1:
-        return usual[0]
-    raise BadCaptionsError(
-        f"{path.name} has no column {wanted!r}"
-        if wanted
-        else f"{path.name}: which column holds the captions?",
-        f"give captions.column as one of: {', '.join(columns) or 'none, for there are no columns'}",
-    )
+    if wanted is None:
+        found = [column for column in columns if len(columns) == 1 or column.lower() in USUAL_COLUMNS]
+        problem = f"{path.name}: which column holds the captions?"
+    else:
+        found = [column for column in columns if column == wanted]
+        if len(found) > 1:
+            raise BadCaptionsError(
+                f"{path.name} has {len(found)} columns {wanted!r}", "give each column a name of its own"
+            )
+        problem = f"{path.name} has no column {wanted!r}"
+    if len(found) == 1:
+        return found[0]
+    named = ", ".join(columns) or "none, for there are no columns"
+    raise BadCaptionsError(problem, f"give captions.column as one of: {named}")
 
 
 def _bad_row(path: Path, number: int, problem: str, unit: str = "line") -> BadCaptionsError:

@@ -222,6 +222,25 @@ def test_a_wrong_column_lists_the_right_ones(tmp_path: Path) -> None:
     assert raised.value.hint == "give captions.column as one of: id, caption"
 
 
+@pytest.mark.parametrize("name", ["captions.csv", "captions.tsv", "captions.parquet"])
+def test_a_column_that_is_there_twice_is_not_guessed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    columns = ["url", "text", "text"]
+    if name.endswith(".parquet"):
+        pq.write_table(
+            pa.Table.from_arrays([pa.array(["u"]), pa.array(["a"]), pa.array(["b"])], columns), path
+        )
+    else:
+        separator = "," if name.endswith(".csv") else "\t"
+        path.write_text("".join(separator.join(row) + "\n" for row in (columns, ["u", "a", "b"])))
+    with pytest.raises(BadCaptionsError, match="has 2 columns 'text'") as raised:
+        read(path, column="text")
+    assert raised.value.hint == "give each column a name of its own"
+    with pytest.raises(BadCaptionsError, match="which column"):
+        read(path)
+    assert read(path, column="url") == ["u"]
+
+
 PRINTABLE = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"))
 
 
