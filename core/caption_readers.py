@@ -166,11 +166,7 @@ def _parquet_file(path: Path, **options: Any) -> pq.ParquetFile:
 
 
 def _parquet_batches(path: Path, table: pq.ParquetFile, column: str) -> Iterator[pa.Array]:
-    """Yield a column piece by piece, each of as many rows as memory holds.
-
-    A value that many rows share lies in the file once, in the dictionary of a row group, and in a batch as
-    often as there are rows.
-    """
+    """Yield a column piece by piece, each of as many rows as memory holds."""
     place = [table.schema.column(each).path for each in range(len(table.schema))].index(column)
     with _parquet_file(path, read_dictionary=[column]) as by_dictionary:
         for group in range(table.num_row_groups):
@@ -182,13 +178,27 @@ def _parquet_batches(path: Path, table: pq.ParquetFile, column: str) -> Iterator
                     f"{MAX_ROW_GROUP_BYTES:,}",
                     "write the file with fewer rows in each row group",
                 )
-            longest = size // max(chunk.num_values, 1)
-            for batch in islice(by_dictionary.iter_batches(1, row_groups=[group], columns=[column]), 1):
-                shared = batch.column(0).dictionary
-                longest = max(longest, pc.max(pc.binary_length(shared)).as_py() or 0)
-            rows = min(max(MAX_ROW_BYTES // max(longest, 1), 1), PARQUET_ROWS)
-            for batch in table.iter_batches(rows, row_groups=[group], columns=[column]):
-                yield batch.column(0)
+            longest = max(size // max(chunk.num_values, 1), _longest_shared(by_dictionary, group, column), 1)
+            rows = min(MAX_ROW_BYTES // longest, PARQUET_ROWS)
+            if "DELTA_BYTE_ARRAY" in chunk.encodings:  # a value may begin as the one before, for a few bytes
+                rows = min(MAX_ROW_GROUP_BYTES // max(size, 1), rows)
+            for batch in table.iter_batches(max(rows, 1), row_groups=[group], columns=[column]):
+                yield batch.column(column)
+
+
+def _longest_shared(by_dictionary: pq.ParquetFile, group: int, column: str) -> int:
+    """Return the bytes of the longest value in the dictionary of a row group, 0 if there is none.
+
+    A value that many rows share lies there once, and in a batch as often as there are rows.
+    """
+    try:
+        first = next(by_dictionary.iter_batches(1, row_groups=[group], columns=[column]), None)
+    except (OSError, pa.ArrowException):  # of another encoding, or broken, which the reading will say
+        return 0
+    values = None if first is None else first.column(column)
+    if not isinstance(values, pa.DictionaryArray):
+        return 0
+    return pc.max(pc.binary_length(values.dictionary)).as_py() or 0
 
 
 def _is_text(column_type: pa.DataType) -> bool:

@@ -138,6 +138,25 @@ def test_parquet_has_many_types_of_text(tmp_path: Path, column_type: pa.DataType
     assert read(path) == ["one", "", "Größe", "one"]
 
 
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+def test_parquet_has_many_encodings_of_text(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "captions.parquet"
+    texts = ["one", None, "ones", "Größe"]
+    pq.write_table(
+        pa.table({"caption": texts}), path, use_dictionary=False, column_encoding=encoding, row_group_size=2
+    )
+    assert encoding in pq.read_metadata(path).row_group(0).column(0).encodings
+    assert read(path) == [text or "" for text in texts]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_name_of_parquet_with_a_dot_is_no_path(tmp_path: Path, order: int) -> None:
+    path = tmp_path / "captions.parquet"
+    columns = {"a": [{"b": "of a structure"}], "a.b": ["a cat"]}
+    pq.write_table(pa.table(dict(list(columns.items())[::order])), path)
+    assert read(path, column="a.b") == ["a cat"]
+
+
 def test_a_parquet_file_says_which_row_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
     broken = pa.array([b"one", b"\xff\xfe", b"three"]).view(pa.string())
@@ -301,8 +320,23 @@ def test_a_value_that_many_rows_of_parquet_share_is_not_held_for_each(tmp_path: 
     before = pa.total_allocated_bytes()
     rows = read_file(FileCaptions(path=str(path)))
     assert next(rows) == "x" * 2**17
-    assert pa.total_allocated_bytes() - before < 2**26  # all of them are eight times that
+    assert pa.total_allocated_bytes() - before < 2**26  # all of them are eight times as much
     assert sum(1 for _ in rows) == 4_095
+
+
+def test_what_values_of_parquet_take_over_from_the_one_before_is_not_held_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caption_readers, "MAX_ROW_GROUP_BYTES", 2**24)
+    path = tmp_path / "captions.parquet"
+    texts = pa.array(["x" * 2**15]).take(pa.array([0] * 4_096))
+    encoding = {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"}
+    pq.write_table(pa.table({"caption": texts}), path, compression="none", **encoding)
+    assert path.stat().st_size < 2**17
+    before = pa.total_allocated_bytes()
+    rows = read_file(FileCaptions(path=str(path)))
+    assert next(rows) == "x" * 2**15
+    assert pa.total_allocated_bytes() - before < 2**26  # all of them are twice that
 
 
 def test_fewer_rows_of_parquet_are_read_at_once_where_they_are_long(tmp_path: Path) -> None:
