@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from pydantic import ValidationError
 
-from store.api_keys import create_key
+from store.api_keys import FARTHEST_EXPIRY, create_key
 from store.database import Engine, create_engine, server_now, transaction
 from store.errors import CondenserError
 from store.models import DEFAULT_TENANT_NAME, SCOPES, Scope
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="scopes",
         help="what it allows; may be given several times (write and admin, which is everything)",
     )
-    create.add_argument("--expires-in-days", type=float, metavar="DAYS", help="(never)")
+    create.add_argument("--expires-in-days", type=_days, metavar="DAYS", help="(never)")
     create.set_defaults(run=_create_key)
     shown = commands.add_parser("list-tenants", help="show every tenant with its quotas and what it stores")
     shown.set_defaults(run=_list_tenants)
@@ -78,6 +78,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     change.set_defaults(run=_set_quotas)
     return parser
+
+
+def _days(text: str) -> timedelta:
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0
+    if not 0 < days <= FARTHEST_EXPIRY.days:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days up to {FARTHEST_EXPIRY.days}")
+    return timedelta(days=days)
 
 
 def _limit(text: str) -> int | None:
@@ -107,7 +117,7 @@ def _set_quotas(options: argparse.Namespace, engine: Engine, settings: Settings)
 
 
 def _create_key(options: argparse.Namespace, engine: Engine, settings: Settings) -> None:
-    days = options.expires_in_days
+    lifetime: timedelta | None = options.expires_in_days
     with transaction(engine) as session:
         known = {tenant.name for tenant in list_tenants(session)}
         tenant_id = ensure_tenant(session, options.tenant, now=server_now(session))
@@ -121,7 +131,7 @@ def _create_key(options: argparse.Namespace, engine: Engine, settings: Settings)
             scopes=options.scopes or EVERYTHING,
             pepper=settings.required_pepper(),
             now=now,
-            expires_at=None if days is None else now + timedelta(days=days),
+            expires_at=None if lifetime is None else now + lifetime,
         )
     sys.stdout.write(f"{created.key}\n")
 

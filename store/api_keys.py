@@ -20,6 +20,8 @@ from store.models import SCOPES, ApiKey, Scope, Tenant
 from store.tenancy import tenant_of
 
 USE_IS_NOTED_EVERY = timedelta(minutes=1)
+FARTHEST_EXPIRY = timedelta(days=36_500)
+"""Postgres holds times that no Python program can read back; such a row would spoil every list it is in."""
 UNKNOWN = "There is no such key, or it was revoked."
 
 
@@ -74,7 +76,7 @@ def create_key(
     now
         Time of its making.
     expires_at
-        It is refused from then on; never by default.
+        It is refused from then on; never by default. At most `FARTHEST_EXPIRY` ahead.
     created_by
         Id of the key that asks; None for an operator.
     """

@@ -1,7 +1,5 @@
 """What the key routes do, as plain blocking functions that run in the thread pool."""
 
-from datetime import timedelta
-
 from api.keys import schemas
 from api.pagination import ListPage
 from api.tenant_services import TenantServices
@@ -9,9 +7,6 @@ from store import api_keys
 from store.database import server_now
 from store.errors import InvalidInputError, MissingScopeError
 from store.scopes import missing_to_give
-
-FARTHEST_EXPIRY = timedelta(days=36_500)
-"""Postgres holds times that no Python program can read back; such a row would spoil every list it is in."""
 
 
 def create_key(services: TenantServices, wanted: schemas.NewKey) -> schemas.CreatedKey:
@@ -32,11 +27,11 @@ def create_key(services: TenantServices, wanted: schemas.NewKey) -> schemas.Crea
                 field="expires_at",
                 allowed=[f"after {now:%Y-%m-%dT%H:%M:%SZ}"],
             )
-        if wanted.expires_at is not None and wanted.expires_at - now > FARTHEST_EXPIRY:
+        if wanted.expires_at is not None and wanted.expires_at - now > api_keys.FARTHEST_EXPIRY:
             raise InvalidInputError(
                 f"The key would be good until {wanted.expires_at:%Y-%m-%d}.",
                 field="expires_at",
-                allowed=[f"until {now + FARTHEST_EXPIRY:%Y-%m-%d}", "null"],
+                allowed=[f"until {now + api_keys.FARTHEST_EXPIRY:%Y-%m-%d}", "null"],
             )
         created = api_keys.create_key(
             session,

@@ -70,6 +70,16 @@ def test_a_key_of_the_default_tenant_with_some_scopes_for_some_days(run: Run, en
         ]
 
 
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "1e308", "36501", "soon"])
+def test_a_key_is_good_for_a_number_of_days_that_a_calendar_holds(
+    run: Run, engine: Engine, days: str
+) -> None:
+    refused = run("create-key", f"--expires-in-days={days}", code=2)
+    assert f"{days} is no number of days up to 36500" in refused.stderr
+    with transaction(engine) as session:
+        assert list_keys(session).items == []
+
+
 @pytest.mark.parametrize("name", ["Vision", "a b", "-a", "", "a" * 64, "a;DROP TABLE jobs"])
 def test_a_bad_name_of_a_tenant_is_refused(run: Run, engine: Engine, name: str) -> None:
     assert "cannot be a tenant's name" in run("create-key", f"--tenant={name}", code=1).stderr
