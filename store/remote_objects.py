@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from core.object_references import ObjectReference
 from store.errors import RemoteObjectError
 from store.objects import PATIENT, Patience, failures_named, make_client
-from store.s3_clock import learn_server_time
+from store.s3_clock import dated_ahead, refused_for_its_date
 from store.settings import Settings
 
 BLOCK_BYTES = 2**20
@@ -120,12 +120,13 @@ def revision_of(objects: Iterable[RemoteObject]) -> str:
 @contextmanager
 def _refusals_named(reference: ObjectReference) -> Iterator[None]:
     """Tell what the user can mend from a server that fails, or that refused a signature of another time."""
+    ahead = dated_ahead()
     with failures_named():
         try:
             yield
         except ClientError as error:
-            was_of_another_time = learn_server_time(error)
-            if was_of_another_time or error.response["ResponseMetadata"]["HTTPStatusCode"] not in _REFUSALS:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status not in _REFUSALS or refused_for_its_date(error, ahead):
                 raise
             raise RemoteObjectError(
                 f"{reference} is not there, has changed, or may not be read by the service."

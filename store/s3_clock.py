@@ -31,20 +31,40 @@ def sign_by_server_time() -> None:
     AUTH_TYPE_MAPS[SIGNATURE_VERSION] = _ServerTimeAuth
 
 
-def learn_server_time(error: BaseException | None) -> bool:
-    """Set the clock by a refusal, which need not say its reason: that of a HEAD request has no body.
+def dated_ahead() -> timedelta:
+    """Return how far ahead of this host's clock requests are dated now."""
+    return _ServerTimeAuth.ahead
 
-    Returns
-    -------
-    bool
-        Whether the clock was so wrong that this may be why the request was refused.
+
+def learn_server_time(error: BaseException | None) -> None:
+    """Set the clock by a refusal, whatever its reason."""
+    ahead = _server_ahead(error)
+    if ahead is not None:
+        _ServerTimeAuth.ahead = ahead
+
+
+def refused_for_its_date(error: ClientError, ahead: timedelta) -> bool:
+    """Whether a request may have been refused for its date.
+
+    A refusal need not say so: that of a HEAD request has no body.
+
+    Parameters
+    ----------
+    error
+        How the request ended.
+    ahead
+        `dated_ahead` before it was sent; a refusal of another request may have set the clock since.
     """
+    server_ahead = _server_ahead(error)
+    return server_ahead is not None and abs(server_ahead - ahead) > _NOTABLE
+
+
+def _server_ahead(error: BaseException | None) -> timedelta | None:
+    """Return how far the server that refused a request is ahead of this host; None if none refused it."""
     if not isinstance(error, ClientError):
-        return False
+        return None
     answer = error.response["ResponseMetadata"]
     date = answer["HTTPHeaders"].get("date")
     if answer["HTTPStatusCode"] != _FORBIDDEN or not date:
-        return False
-    before = _ServerTimeAuth.ahead
-    _ServerTimeAuth.ahead = parsedate_to_datetime(date) - datetime.now(UTC)
-    return abs(_ServerTimeAuth.ahead - before) > _NOTABLE
+        return None
+    return parsedate_to_datetime(date) - datetime.now(UTC)

@@ -1,8 +1,11 @@
 """Signatures with a clock that is wrong: refused once, and by the server's time from then on."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,25 @@ def test_an_object_that_a_user_named_is_found_the_second_time(
     with pytest.raises(UnavailableError):
         calls[call]()
     assert calls[call]() in (found, [found], b"content")
+
+
+@pytest.mark.usefixtures("wrong_clock")
+def test_of_two_requests_that_are_refused_at_once_both_are_tried_again(
+    settings: Settings,
+) -> None:
+    """The second is refused for a date of before the first one's refusal had set the clock."""
+    remote = RemoteObjects(settings)
+    reference = ObjectReference(settings.s3_bucket, "a/file")
+    sent = Barrier(2, timeout=30)
+
+    def send_both(*arguments: Any, **changes: Any) -> None:
+        sent.wait()
+
+    remote._client.meta.events.register("before-send.s3.HeadObject", send_both)
+    with ThreadPoolExecutor() as threads:
+        for call in [threads.submit(remote.find, reference) for _ in range(2)]:
+            with pytest.raises(UnavailableError):
+                call.result()
 
 
 @pytest.mark.usefixtures("wrong_clock")
