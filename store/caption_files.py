@@ -165,7 +165,8 @@ def list_caption_files(
 def captions_read(session: Session, file_ids: Sequence[str]) -> dict[str, int]:
     """Count the captions of files, as the newest job of each found them; a file that none has read lacks.
 
-    Only the newest jobs of a file are asked, of which the very newest may not have come to its captions yet.
+    Of the jobs that a worker has taken only a file's newest are asked; the very newest may not have come to
+    its captions yet.
     """
     count = (
         select(JobEvent.data["count"].as_integer())
@@ -176,7 +177,7 @@ def captions_read(session: Session, file_ids: Sequence[str]) -> dict[str, int]:
     )
     newest = (
         select(Job.created_at, count.label("count"))
-        .where(file_of_job == cast(CaptionFile.id, Text))
+        .where(file_of_job == cast(CaptionFile.id, Text), Job.attempt > 0)
         .order_by(Job.created_at.desc())
         .limit(_JOBS_ASKED)
         .lateral()

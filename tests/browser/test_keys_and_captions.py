@@ -71,7 +71,7 @@ def test_captions_are_uploaded_used_in_a_job_and_deleted(
             expect(page.locator("#upload-told")).to_contain_text("Allowed: *.txt")
     row = page.locator("#files tr", has_text="captions.txt")
     expect(row).to_contain_text("12 bytes")
-    expect(row).to_contain_text("counted by its first job")
+    expect(row).to_contain_text("not counted yet")
     row.get_by_role("link", name="Use in a new job").click()
     file_id = page.locator('[name="captions~UploadedCaptions.id"]').input_value()
     expect(page.get_by_label("Kind of captions", exact=True)).to_have_value("UploadedCaptions")

@@ -215,17 +215,20 @@ def test_a_files_captions_are_counted_by_its_newest_jobs_alone(
 ) -> None:
     file, other, unread = keep(), keep(name="b.txt"), keep(name="c.txt")
     template = queued()
-    columns = ", ".join(set(Job.__table__.columns.keys()) - {"id", "spec", "tenant_id", "created_at"})
+    columns = ", ".join(
+        set(Job.__table__.columns.keys()) - {"id", "spec", "tenant_id", "created_at", "attempt"}
+    )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # A job's number is the count that it found; the newest has not come to its captions yet.
-        for each, first, last in ((file, 1, 500), (other, 501, 503)):
+        # A job's number is the count that it found. Of those that workers took the newest has not come to its
+        # captions yet; ten more of the first file wait.
+        for each, first, last, waiting in ((file, 1, 500, 10), (other, 601, 603, 0)):
             spec = {"captions": {"kind": "uploaded", "id": each.id}}
             connection.exec_driver_sql(
-                f"INSERT INTO jobs (id, spec, tenant_id, created_at, {columns}) "
+                f"INSERT INTO jobs (id, spec, tenant_id, created_at, attempt, {columns}) "
                 "SELECT lpad(number::text, 32, '0')::uuid, %s, %s, created_at + number * interval '1 s', "
-                f"{columns} "
+                f"(number <= %s)::int, {columns} "
                 "FROM jobs, generate_series(%s::int, %s::int) AS number WHERE id = %s",
-                (Jsonb(spec), OURS, first, last, template),
+                (Jsonb(spec), OURS, last, first, last + waiting, template),
             )
             connection.exec_driver_sql(
                 "INSERT INTO job_events (job_id, sequence, attempt, at, type, data) "
@@ -248,6 +251,6 @@ def test_a_files_captions_are_counted_by_its_newest_jobs_alone(
     with transaction(engine, tenant_id=THEIRS) as session:
         assert caption_files.captions_read(session, [file.id]) == {}
     event.remove(engine, "before_cursor_execute", explain)
-    assert counts == {file.id: 499, other.id: 502}
+    assert counts == {file.id: 499, other.id: 602}
     jobs_read = re.findall(r"ix_jobs_caption_file.*actual rows=([0-9.]+) loops=([0-9]+)", plans[0])
     assert sum(float(rows) * int(loops) for rows, loops in jobs_read) == pytest.approx(5 + 3, abs=0.1), plans
