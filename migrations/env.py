@@ -9,7 +9,7 @@ from logging.config import fileConfig
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
-from migrations.patience import limit_waiting
+from migrations.patience import alone, limit_waiting
 from store.models import Base
 from store.settings import normalise_database_url, read_setting
 
@@ -23,7 +23,7 @@ def migrate(connection: Connection) -> None:
     limit_waiting(connection)
     connection.commit()
     context.configure(connection=connection, target_metadata=Base.metadata)
-    with context.begin_transaction():
+    with alone(connection), context.begin_transaction():
         context.run_migrations()
 
 

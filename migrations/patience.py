@@ -1,10 +1,17 @@
 """How long migrations wait: not long for a lock that others queue behind, and for ever where nobody does."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from alembic import op
 
+ONE_AT_A_TIME = 0x636F6E64
+"""Key of the advisory lock, in each database, of whoever migrates it."""
+
+SECONDS_BETWEEN_TRIES = 1.0
 IS_BROKEN = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid"
 
 
@@ -12,6 +19,31 @@ def limit_waiting(connection: sa.Connection) -> None:
     """Give up on a lock that is not got soon: whoever asks for the table meanwhile waits as well."""
     connection.execute(sa.text("SET lock_timeout = '5s'"))
     connection.execute(sa.text("SET statement_timeout = '10min'"))
+
+
+@contextmanager
+def alone(connection: sa.Connection) -> Iterator[None]:
+    """Wait until nobody else migrates the database, and let nobody until the end.
+
+    The server goes on with the statement of a migration whose process was killed, and keeps its lock until
+    then: an index that takes hours is not begun anew. To wait in the server would be to hold a snapshot,
+    which such an index waits for in its turn.
+    """
+    told = False
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(ONE_AT_A_TIME))):
+        connection.commit()
+        if not told:
+            logging.getLogger("alembic").info("Waiting for another migration of this database to end.")
+            told = True
+        time.sleep(SECONDS_BETWEEN_TRIES)
+    connection.commit()
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.rollback()
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(ONE_AT_A_TIME)))
+            connection.commit()
 
 
 def create_index_concurrently(

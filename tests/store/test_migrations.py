@@ -11,8 +11,9 @@ from uuid import UUID
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
+from migrations.patience import ONE_AT_A_TIME
 from store.database import server_now, transaction
 from store.interactive_capacity import interactive_capacity
 from store.models import DEFAULT_TENANT_ID, Base
@@ -56,6 +57,26 @@ def database(empty_database_url: str) -> Iterator[Engine]:
     engine = create_engine(normalise_database_url(empty_database_url))
     yield engine
     engine.dispose()
+
+
+def test_one_migration_waits_for_another_to_end(empty_database_url: str, database: Engine) -> None:
+    with database.connect() as other:
+        other.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ONE_AT_A_TIME})
+        other.commit()
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "alembic", "upgrade", "head"],
+            cwd=Path(__file__).parents[2],
+            env={"DATABASE_URL": empty_database_url},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with waiting:
+            assert any("Waiting for another migration" in line for line in waiting.stderr or ())
+            assert not inspect(database).get_table_names()
+            other.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ONE_AT_A_TIME})
+            other.commit()
+            assert "Running upgrade" in waiting.communicate()[1]
+    assert waiting.returncode == 0
 
 
 def statuses(connection: Connection) -> list[str]:
