@@ -81,12 +81,22 @@ def test_a_build_waits_for_what_was_begun_before_for_as_long_as_that_takes(
 
 
 def test_a_build_that_was_broken_off_is_made_anew_and_leaves_nothing(
-    database: Engine, writer: Connection
+    database: Engine, writer: Connection, eventually: Callable[..., Any]
 ) -> None:
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as impatient:
-        impatient.execute(text(IMPATIENCE))
-        with pytest.raises(OperationalError, match="statement timeout"):
-            impatient.execute(text("CREATE INDEX CONCURRENTLY ix_rows ON rows (number)"))
+    with (
+        ThreadPoolExecutor() as threads,
+        database.connect().execution_options(isolation_level="AUTOCOMMIT") as doomed,
+    ):
+        backend = doomed.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        build_ends = threads.submit(
+            doomed.execute, text("CREATE INDEX CONCURRENTLY ix_rows ON rows (number)")
+        )
+        try:
+            eventually(lambda: indexes(database))
+        finally:
+            writer.execute(text("SELECT pg_cancel_backend(:backend)"), {"backend": backend})
+        with pytest.raises(OperationalError, match="canceling statement"):
+            build_ends.result()
     assert indexes(database) == [("ix_rows", False)]
     writer.commit()
     build(database)
