@@ -123,7 +123,7 @@ def test_an_entry_that_was_made_anew_is_not_removed_by_who_found_the_old_one(
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", make_anew_first)
-    assert remove_unless_held(entry)
+    assert not remove_unless_held(entry)
     assert (entry / "shard").exists()
 
 
