@@ -86,7 +86,7 @@ def remove_unless_held(entry: Path) -> bool:
         nameless = temporary_beside(entry)
         entry.rename(nameless)
     except FileNotFoundError:
-        return True
+        return not entry.exists()  # it may have been made anew
     except OSError as error:
         if not isinstance(error, BlockingIOError) and error.errno not in WITHOUT_LOCKS:
             raise

@@ -91,7 +91,12 @@ def trim_cache(cache_dir: Path, *, max_bytes: int, missing_bytes: int = 0) -> li
     for entry in entries:
         if surplus <= 0:
             break
-        if remove_unless_held(entry.path):
+        try:
+            is_removed = remove_unless_held(entry.path)
+        except OSError as error:  # another user's, for one: it must not keep the others in place
+            logger.warning("%s cannot be removed from the cache: %s", entry.path, error)
+            continue
+        if is_removed:
             logger.info("removed %s from the cache: %d bytes", entry.path, entry.size)
             surplus -= entry.size
             removed.append(entry.path)

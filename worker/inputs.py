@@ -189,8 +189,11 @@ class InputFetcher:
 def _make_entry(entry: Path, make: Callable[[Path], None]) -> None:
     """Fill a folder beside an entry's place, held so that nobody clears it away, and put it there."""
     with contextlib.ExitStack() as hold_until_named, replacing(entry) as unfinished:
-        unfinished.mkdir()
-        hold_until_named.callback(os.close, hold(unfinished))
+        while True:
+            unfinished.mkdir()
+            with contextlib.suppress(FileNotFoundError):  # taken for a leftover in between
+                hold_until_named.callback(os.close, hold(unfinished))
+                break
         make(unfinished)
 
 

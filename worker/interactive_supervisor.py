@@ -157,9 +157,9 @@ class InteractiveSupervisor:
     ) -> GenerationEnding | None:
         """Fetch the models, draw and store the pictures; why it failed, or None."""
         try:
-            self._tidy()
+            drawings = self._fetch(claim, lease)
             with tempfile.TemporaryDirectory() as folder:
-                request = self._request(claim, Path(folder), lease)
+                request = _request(claim, drawings, folder)
                 answers = self._drawer.draw(request, lambda: not (lease.lost.is_set() or stop.is_set()))
                 with closing(answers):
                     return self._store_all(claim, answers)
@@ -177,6 +177,18 @@ class InteractiveSupervisor:
             logger.exception("generation %s: the worker's disk fails", claim.generation_id)
             return generation_ending("storage_full" if error.errno in FULL_DISK else "internal_error")
 
+    def _fetch(self, claim: GenerationClaim, lease: GenerationLease) -> list[Answer]:
+        """Bring the models to this machine, and make room while they are held: they may be wanted again."""
+        try:
+            drawings = [self._drawing(drawing, lease) for drawing in claim.drawings]
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            self._tidy()
+            drawings = [self._drawing(drawing, lease) for drawing in claim.drawings]
+        self._tidy()
+        return drawings
+
     def _tidy(self) -> None:
         try:
             make_room(self._settings)
@@ -191,17 +203,7 @@ class InteractiveSupervisor:
                 return _ending_of(answer)
         return None
 
-    def _request(self, claim: GenerationClaim, folder: Path, lease: GenerationLease) -> Answer:
-        drawings = [self._drawing(drawing, lease) for drawing in claim.drawings]
-        return {
-            "id": f"{claim.generation_id}/{claim.lease_token}",
-            "prompt": claim.prompt,
-            "seed": claim.seed,
-            "folder": str(folder),
-            "drawings": drawings,
-        }
-
-    def _drawing(self, drawing: Drawing, lease: GenerationLease) -> dict[str, Any]:
+    def _drawing(self, drawing: Drawing, lease: GenerationLease) -> Answer:
         """Bring a model to this machine, and say to the drawer where it is."""
         teacher = self._inputs.fetch_teacher(drawing["teacher"], lease.check)
         student = None
@@ -256,6 +258,16 @@ class InteractiveSupervisor:
             with transaction(self._engine) as session:
                 give_up(session, key, now=self._clock(session))
             raise
+
+
+def _request(claim: GenerationClaim, drawings: list[Answer], folder: str) -> Answer:
+    return {
+        "id": f"{claim.generation_id}/{claim.lease_token}",
+        "prompt": claim.prompt,
+        "seed": claim.seed,
+        "folder": folder,
+        "drawings": drawings,
+    }
 
 
 def _ending_of(answer: dict[str, Any]) -> GenerationEnding:

@@ -146,11 +146,13 @@ class Transfers:
                 self._logger.warning("%s: will be repeated: %s", transfer.name, error.detail)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             except (CondenserError, OSError) as error:
+                self._away_since = None  # no longer what is in the way, if it was
                 self._logger.error("%s: failed: %s", transfer.name, error)
                 TRANSFERS.labels("failed").inc()
                 return error
             except Exception as error:
                 # The thread must outlive it: the attempt waits for this transfer, and others come after it.
+                self._away_since = None
                 self._logger.exception("%s: failed", transfer.name)
                 TRANSFERS.labels("failed").inc()
                 return error

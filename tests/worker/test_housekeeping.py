@@ -1,5 +1,6 @@
 """What a worker clears from its disk."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -52,6 +53,29 @@ def test_the_least_recently_used_entries_go_first_and_only_as_many_as_need_to(tm
     assert trim_cache(tmp_path / "none", max_bytes=0) == []
 
 
+def test_an_entry_that_cannot_be_removed_keeps_no_other_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of another user: it stays the oldest, and so comes first each time."""
+    locked, fixed, *others = (
+        make_entry(tmp_path, name, size=100, used_at=at)
+        for name, at in (("a", 1e6), ("b", 2e6), ("c", 3e6), ("d", 4e6))
+    )
+    (locked / HOLD_FILE).mkdir()
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == fixed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert trim_cache(tmp_path, max_bytes=300) == others[:1], "what stays is no room"
+    assert trim_cache(tmp_path, max_bytes=0) == others[1:]
+    assert (locked / "shard").exists()
+    assert (fixed / "shard").exists()
+
+
 HOLD = "import sys, pathlib, core.cache as c; c.hold(pathlib.Path(sys.argv[1])); print(); sys.stdin.read()"
 
 
@@ -99,7 +123,7 @@ def test_an_entry_that_was_made_anew_is_not_removed_by_who_found_the_old_one(
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", make_anew_first)
-    assert remove_unless_held(entry)
+    assert not remove_unless_held(entry)
     assert (entry / "shard").exists()
 
 

@@ -183,13 +183,19 @@ def test_what_waits_is_drawn_by_one_warm_process_and_given_up_when_nobody_wants_
         assert room.read(revived).drawings[0]["sha256"] == pictures[0][0]["sha256"]
 
 
+@pytest.fixture
+def unused(settings: Settings) -> Path:
+    """An entry of the cache that nobody holds."""
+    entry = settings.cache_dir / "latents" / "old"
+    entry.mkdir(parents=True)
+    (entry / "shard").write_bytes(b"x")
+    return entry
+
+
 def test_a_full_disk_is_told_and_what_nobody_uses_is_cleared_for_the_next(
-    room: Room, student_dir: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    room: Room, unused: Path, student_dir: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = room.finish_job(student_dir)
-    unused = settings.cache_dir / "latents" / "old"
-    unused.mkdir(parents=True)
-    (unused / "shard").write_bytes(b"x")
     full: Any = shutil.disk_usage(settings.data_dir)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
 
@@ -217,6 +223,7 @@ class ScriptedDrawer(Drawer):
             size = {"width": 1, "height": 1, "seconds": 0.1, "load_seconds": 0.0}
             drawn = {"type": "drawn", "position": 0, "path": str(self.picture), **size}
             self._answers.put({"id": content["id"], **drawn})
+            self._answers.put({"id": content["id"], "type": "done"})
         return True
 
     def _send(self, request: Any) -> None:
@@ -239,3 +246,55 @@ def test_a_drawing_whose_picture_cannot_be_stored_is_stopped(
     assert room.read(asked).reason == "storage_unavailable"
     assert [set(said) & {"id", "stop"} for said in drawer.told] == [{"id"}, {"stop"}]
     assert drawer.told[1]["stop"] == drawer.told[0]["id"]
+
+
+@pytest.fixture
+def scripted_room(
+    engine: Engine,
+    object_store: ObjectStore,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Room:
+    """A worker whose disk is full, with a cache that may have nothing."""
+    room = Room(engine, object_store, settings.model_copy(update={"cache_max_bytes": 0}))
+    (tmp_path / "0.png").write_bytes(b"a picture")
+    monkeypatch.setattr(room.supervisor, "_drawer", ScriptedDrawer(settings, tmp_path / "0.png"))
+    full: Any = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    return room
+
+
+def test_a_model_that_is_there_is_not_fetched_again_where_room_is_short(
+    scripted_room: Room, unused: Path, student_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, fetched = scripted_room, []
+    download = room.objects.download_file
+
+    def count(key: str, path: Path, *, sha256: str) -> None:
+        fetched.append(path.name)
+        download(key, path, sha256=sha256)
+
+    monkeypatch.setattr(room.objects, "download_file", count)
+    job_id = room.finish_job(student_dir)
+    for _ in range(2):
+        room.ask(job_id, models=("student",))
+    assert room.supervisor.run_all(room.stop) == ["succeeded"] * 2
+    assert sorted(fetched) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert not unused.exists()
+
+
+def test_a_model_is_fetched_once_what_nobody_uses_has_made_room(
+    scripted_room: Room, unused: Path, student_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = scripted_room
+    download = room.objects.download_file
+
+    def need_room(key: str, path: Path, *, sha256: str) -> None:
+        if unused.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        download(key, path, sha256=sha256)
+
+    monkeypatch.setattr(room.objects, "download_file", need_room)
+    room.ask(room.finish_job(student_dir), models=("student",))
+    assert room.supervisor.run_all(room.stop) == ["succeeded"]

@@ -1,5 +1,6 @@
 """Teachers and captions in the object store: fetched once, as they were when the job was accepted, or not."""
 
+import fcntl
 import json
 import shutil
 import threading
@@ -181,6 +182,23 @@ def test_what_is_being_fetched_is_not_cleared_away(
     assert {file.relative_to(folder) for file in folder.rglob("*")} == {
         file.relative_to(teacher_folder) for file in teacher_folder.rglob("*")
     }
+
+
+def test_what_is_cleared_away_before_it_is_held_is_begun_anew(
+    fetcher: InputFetcher, allowed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, removed = fcntl.flock, []
+
+    def make_room_first(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH and not removed:
+            removed.extend(trim_cache(allowed.cache_dir, max_bytes=0, missing_bytes=1))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", make_room_first)
+    entry = fetcher.entry("captions", "a", lambda folder: (folder / "file").touch(), go_on)
+    assert [path.name[:3] for path in removed] == [".a."]
+    assert (entry / "file").exists()
+    assert trim_cache(allowed.cache_dir, max_bytes=0, missing_bytes=1) == []
 
 
 def test_another_content_is_refused_once_the_job_is_accepted(

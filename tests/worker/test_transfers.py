@@ -3,10 +3,11 @@
 import logging
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from store.errors import LeaseLostError, UnavailableError
+from store.errors import CorruptObjectError, LeaseLostError, UnavailableError
 from worker.job_log import JobLogger
 from worker.transfers import Transfer, Transfers
 
@@ -80,6 +81,29 @@ def test_those_that_pile_up_while_a_server_is_away_are_given_up_together(logger:
     assert again.finished.wait(10)
     assert again.error is None, "it was there in between"
     transfers.close()
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("gone"), CorruptObjectError("damaged"), KeyError("other")]
+)
+def test_an_outage_is_over_once_a_transfer_fails_for_another_reason(
+    transfers: Transfers, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = [0.0], threading.Event()
+    monkeypatch.setattr("worker.transfers.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Upload(Flaky):
+        def __call__(self) -> None:
+            if self.calls:
+                now[0] += 3_600  # which the server lets it have
+            asked.wait(10)
+            super().__call__()
+
+    first = transfers.submit(Transfer("x", Upload(UnavailableError("away"), error)))
+    second = transfers.submit(Transfer("y", Flaky(UnavailableError("away once more"))))
+    asked.set()
+    assert second.finished.wait(10)
+    assert (first.error, second.error) == (error, None)
 
 
 def test_a_waiting_transfer_gives_way_to_a_later_one_of_its_kind(transfers: Transfers) -> None:
