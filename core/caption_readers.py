@@ -26,7 +26,10 @@ from core.spec import FileCaptions
 USUAL_COLUMNS = ("caption", "text", "prompt")
 PARQUET_ROWS = 4_096
 MAX_ROW_BYTES = 2**24  # a few bytes of a compressed file may be a row that no memory holds
-MAX_ROW_GROUP_BYTES = 2**30  # a million captions of the longest, which is what writers put into one at most
+MAX_ROW_GROUP_BYTES = 2**30
+"""Of a column of Parquet, in whatever encoding: a page is unpacked whole, a few kilobytes of the file may be
+one, and nothing tells beforehand how much of the row group it is. Of rows of different lengths those read at
+once may be nearly all, too."""
 PARQUET_BUFFER_BYTES = 2**20
 
 

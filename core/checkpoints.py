@@ -103,7 +103,14 @@ def save_checkpoint(
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint whose files match their manifest, or None."""
+    """Return the newest checkpoint whose files match their manifest, or None.
+
+    Raises
+    ------
+    OSError
+        If a file that is there cannot be read, which may pass: a run that went on from an earlier checkpoint
+        would remove a sound one.
+    """
     return next(filter(_is_intact, reversed(complete_checkpoints(folder))), None)
 
 
@@ -176,7 +183,7 @@ def _is_intact(checkpoint: Path) -> bool:
     try:
         files = json.loads((checkpoint / MANIFEST).read_text())["files"]
         return all(sha256(checkpoint / file["path"]) == file["sha256"] for file in files)
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return False
 
 

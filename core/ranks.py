@@ -20,8 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core.errors import CoreError
 
-LONGEST_WAIT = timedelta(hours=24)
-"""While one draws, reads captions or saves the others wait. Of one that dies they hear at once."""
+LONGEST_WAIT = timedelta(days=3_650)
+"""For an agreement: no limit that a job could meet, where gloo wants one.
+
+While the first reads captions, draws, saves, evaluates or exports the others wait, and an evaluation may take
+weeks. Of a process that dies they hear at once, by its closed connection; of a host, through torchrun.
+"""
+
+LONGEST_STEP = timedelta(hours=24)
+"""For gradients, which all ranks send after an agreement: one that still waits then does so for nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Ranks:
             torch.cuda.set_device(local_rank)
         if count == 1:
             return cls(local_rank=local_rank)
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_STEP)
         agreements = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         return cls(dist.get_rank(), count, local_rank, agreements)
 

@@ -5,12 +5,14 @@ JSON files and the headers of safetensors files are read, so that the API proces
 list teachers and check students against them.
 """
 
+import contextlib
+import errno
 import itertools
 import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -30,7 +32,7 @@ from core.families import (
     parts_of,
 )
 from core.revisions import revision_of
-from core.teacher_files import plain_weights
+from core.teacher_files import INDEX, plain_weights
 from core.unet_layout import check_unet
 from core.unet_limits import DEFAULTS, check_latents, check_numbers
 
@@ -39,6 +41,10 @@ logger = logging.getLogger(__name__)
 PROMPT_TOKENS = 77  # the context of the text encoders of all families, where a folder does not say
 UNET_DTYPES = ("F32", "F16", "BF16")  # what a student can be saved in, by safetensors' names
 MAX_HEADER_BYTES = 100 * 10**6  # as the format has it
+# What the system says of how a folder is. Anything else may be over when it is asked again.
+LASTING = frozenset(
+    (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+)
 Stamp = tuple[tuple[str, int, int], ...]
 Text = Annotated[str, StringConstraints(pattern=NO_NUL)]  # nor half a surrogate pair, which is no text
 
@@ -106,17 +112,51 @@ class _About(BaseModel):
 
 def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
     """Return the teachers in these folders, sorted by id; of two with one id the first folder's counts."""
-    teachers: dict[str, TeacherInfo] = {}
-    for directory in directories:
-        for index in sorted(directory.glob("*/model_index.json")):
-            try:
-                teacher = _read_unchanged(index.parent, _stamp(index.parent))
-            # One broken folder must not hide the others, nor one that is removed just now.
-            except (BadTeacherError, OSError) as error:
-                logger.warning("%s is passed over: %s", index.parent, error)
-                continue
-            teachers.setdefault(teacher.id, teacher)
+    teachers, _ = _read_all(directories)
     return [teachers[teacher_id] for teacher_id in sorted(teachers)]
+
+
+def _read_all(directories: Sequence[Path]) -> tuple[dict[str, TeacherInfo], list[OSError]]:
+    """Return the teachers by id, and the errors that may pass for which others are not among them."""
+    teachers: dict[str, TeacherInfo] = {}
+    passing: list[OSError] = []
+    for directory in directories:
+        with _passing_over(directory, passing):
+            if not _is_there(directory):
+                continue
+            for path in sorted(directory / entry.name for entry in _entries(directory)):
+                with _passing_over(path, passing):
+                    if _is_there(path / INDEX):
+                        teacher = _read_unchanged(path, _stamp(path))
+                        teachers.setdefault(teacher.id, teacher)
+    return teachers, passing
+
+
+@contextlib.contextmanager
+def _passing_over(folder: Path, passing: list[OSError]) -> Iterator[None]:
+    """Take an error of one folder, which must not hide the others, and keep it if it may pass."""
+    try:
+        yield
+    except (BadTeacherError, OSError) as error:
+        logger.warning("%s is passed over: %s", folder, error)
+        # What is not there any more was there a moment ago: somebody is at work on the folder just now.
+        if isinstance(error, OSError) and (error.errno == errno.ENOENT or _may_pass(error)):
+            passing.append(error)
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is such a path; in later Pythons `Path.exists` takes any error for a no."""
+    try:
+        path.stat()
+    except OSError as error:
+        if _may_pass(error):
+            raise
+        return False
+    return True
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno not in LASTING
 
 
 @lru_cache(maxsize=64)
@@ -145,11 +185,15 @@ def find_teacher(teacher_id: str, directories: Sequence[Path]) -> TeacherInfo:
     ------
     UnknownTeacherError
         If none of the folders has it; it lists those they have.
+    OSError
+        If it is not found, and a folder could not be read for a reason that may pass: that may be it.
     """
-    teachers = {teacher.id: teacher for teacher in list_teachers(directories)}
-    if teacher_id not in teachers:
-        raise UnknownTeacherError(teacher_id, list(teachers))
-    return teachers[teacher_id]
+    teachers, passing = _read_all(directories)
+    if teacher_id in teachers:
+        return teachers[teacher_id]
+    if passing:
+        raise passing[0]
+    raise UnknownTeacherError(teacher_id, sorted(teachers))
 
 
 @dataclass(frozen=True)
@@ -208,10 +252,14 @@ def read_teacher(path: Path) -> TeacherInfo:
     BadTeacherError
         If it is no pipeline of a known family, needs code of its own, has no safetensors weights, or a U-Net
         of a dtype that no student can be saved in, or if a file of it cannot be read.
+    OSError
+        If a file of it cannot be read for a reason that may pass.
     """
     try:
         return _read_folder(path)
     except (OSError, ValueError) as error:
+        if _may_pass(error):
+            raise
         raise BadTeacherError(
             f"{path.name} cannot be read: {error}", "check that the folder is whole and may be read"
         ) from error
@@ -376,6 +424,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        if _may_pass(error):
+            raise
         raise BadTeacherError(
             f"{path.parent.name}/{path.name} cannot be read: {error}",
             "a teacher is a folder as diffusers' save_pretrained writes it",

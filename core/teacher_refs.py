@@ -39,6 +39,8 @@ def resolve_teacher(reference: str, directories: Sequence[Path], fetched: Path |
         If it cannot be found or fetched, or is of a kind that cannot be distilled.
     StorageFullError
         If what is fetched of it does not fit on the disk.
+    OSError
+        If it cannot be read for a reason that may pass.
     """
     if fetched is not None:
         return read_teacher(fetched).model_copy(update={"id": reference})

@@ -20,6 +20,10 @@ from worker.inputs import FetchedInputs
 RESTARTS = 2
 """How often processes that crash start again, together, before it counts as a crash of the trainer."""
 
+LAUNCHERS_VARIABLES = frozenset(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"))
+"""By which a launcher tells a process of its place: the worker's own is not the trainer's, and core.run alone
+among others is refused. Under core.elastic each process has its own."""
+
 CommandBuilder = Callable[[Path, Path], Sequence[str]]
 """Makes the trainer's command from the paths of the specification and the work folder."""
 
@@ -81,12 +85,13 @@ class Trainer:
     log
         File that receives its output.
     environment
-        Variables that it has beside the worker's own.
+        Variables that it has beside the worker's own, of which those of a launcher are left out.
     """
 
     def __init__(
         self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
+        own = {name: value for name, value in os.environ.items() if name not in LAUNCHERS_VARIABLES}
         launcher = [sys.executable, "-m", "worker.launch", str(os.getpid())]
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  # our own command, no shell
@@ -94,7 +99,7 @@ class Trainer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={**own, **(environment or {})},
                 start_new_session=True,
             )
 

@@ -14,6 +14,7 @@ from api.estimates import schemas
 from api.jobs.placing import place_job
 from api.jobs.requests import Submission
 from api.jobs.validation import resolve_in_thread
+from api.teachers.service import find_registered
 from api.tenant_services import TenantServices
 from core.estimate import Estimate, estimate_job
 from core.spec import (
@@ -21,7 +22,6 @@ from core.spec import (
     BundledCaptions,
     DistillationSpec,
     TeacherInfo,
-    find_teacher,
     list_teachers,
 )
 from store.database import Session
@@ -104,7 +104,7 @@ def _estimate(
     services: TenantServices, spec: DistillationSpec, measured: WholeRun | None
 ) -> schemas.Estimate:
     settings = services.settings
-    teacher = find_teacher(spec.teacher, settings.teachers_dirs)
+    teacher = find_registered(spec.teacher, settings.teachers_dirs)
     teachers = {known.id: known for known in list_teachers(settings.teachers_dirs)}
     counted = estimate_job(teacher, spec, caption_count=_caption_count(spec, teachers))
     seconds = None

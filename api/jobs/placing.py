@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from api.teachers.service import find_registered
 from core.estimate import estimate_job
-from core.spec import DistillationSpec, find_teacher
+from core.spec import DistillationSpec
 from store.accelerators import least_class_for
 from store.remote_inputs import is_remote
 from store.settings import Settings
@@ -31,6 +32,6 @@ def place_job(spec: DistillationSpec, settings: Settings) -> Place:
     classes = settings.classes
     if not classes or is_remote(spec.teacher):
         return Place(settings.queue_of_unknown_memory)
-    teacher = find_teacher(spec.teacher, settings.teachers_dirs)
+    teacher = find_registered(spec.teacher, settings.teachers_dirs)
     memory_bytes = estimate_job(teacher, spec).training_memory_bytes
     return Place(least_class_for(classes, memory_bytes).name, memory_bytes)

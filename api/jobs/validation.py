@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from api.teachers.service import find_registered
 from api.tenant_services import TenantServices
 from core.caption_formats import format_to_read
 from core.spec import (
@@ -26,7 +27,6 @@ from core.spec import (
     S3Captions,
     UnknownTeacherError,
     choose_student,
-    find_teacher,
 )
 from store.errors import InvalidInputError
 from store.remote_inputs import find_captions, find_teacher_files, is_remote, read_remote_configs
@@ -121,7 +121,7 @@ def _strings(value: Any, field: str) -> Iterator[tuple[str, str]]:
 
 def _check_teacher_and_student(spec: DistillationSpec, settings: Settings) -> None:
     try:
-        teacher = find_teacher(spec.teacher, settings.teachers_dirs)
+        teacher = find_registered(spec.teacher, settings.teachers_dirs)
     except UnknownTeacherError as error:
         raise InvalidInputError(
             "There is no teacher of that id.", field="teacher", allowed=error.known

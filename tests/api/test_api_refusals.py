@@ -3,7 +3,9 @@
 The servers behind the API are all down here, so none of these answers can have touched one.
 """
 
+import errno
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,29 @@ def test_a_bad_specification_is_named_by_field_and_allowed_values(
     assert problem["errors"][0]["field"] == field
     if allowed is not None:
         assert problem["errors"][0]["allowed"] == allowed
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ESTALE, 503), (errno.EACCES, 422)])
+def test_a_teacher_that_cannot_be_read_just_now_is_asked_for_again(
+    offline: httpx.Client,
+    teachers_dir: Path,
+    number: int,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str | os.PathLike[str]) -> Any:
+        if os.fspath(path) == str(teachers_dir / "tiny" / "unet"):
+            raise OSError(number, os.strerror(number), os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for path in ("/jobs", "/estimates"):
+        answer = offline.post(path, json={"teacher": "tiny"})
+        assert answer.status_code == status
+        assert str(teachers_dir) not in problem_of(answer)["detail"]
+    assert ("retry-after" in answer.headers) == (status == 503)
 
 
 def test_an_unknown_field_is_answered_with_the_known_ones(offline: httpx.Client) -> None:

@@ -1,11 +1,15 @@
 """Which checkpoints are kept, and what one says of the captions and the teacher that it was made from."""
 
+import errno
+import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +69,30 @@ def test_a_run_that_began_before_damaged_checkpoints_keeps_its_own_in_their_plac
         saved = save(tmp_path, step, ORIGIN)
         assert newest_checkpoint(tmp_path) == saved
         assert list(map(checkpoint_step, complete_checkpoints(tmp_path))) == kept
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.safetensors"])
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that went on from the one before would remove it at its next save."""
+    for step in (1, 2):
+        save(tmp_path, step, ORIGIN)
+    newest = tmp_path / "step-00000002"
+    open_file = io.open
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> Any:
+        if path == newest / file:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return open_file(path, *arguments, **options)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(io, "open", refuse)
+        with pytest.raises(OSError, match="Stale"):
+            newest_checkpoint(tmp_path)
+    assert newest_checkpoint(tmp_path) == newest
+    (newest / file).unlink()
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-00000001"
 
 
 def test_a_later_attempt_must_find_the_captions_and_the_teacher_of_the_first(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,23 @@ def test_a_launch_on_several_hosts_is_refused_without_an_id(
         launch_ranks(["--nnodes", "2", "-m", "core.run", "--workdir", str(tmp_path)])
     assert "--rdzv-id" in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_ranks_agree_however_long_the_first_one_evaluates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the only member of a group: what counts is the time that gloo was given."""
+    alone = {"init_method": f"file://{tmp_path}/store", "rank": 0, "world_size": 1}
+    monkeypatch.setattr(dist, "init_process_group", partial(dist.init_process_group, **alone))
+    ranks = Ranks.join({"WORLD_SIZE": "2"})
+    try:
+        assert ranks.group is not None
+        options = ranks.group._get_backend(torch.device("cpu")).options
+        splits, models, numbers_of_steps, seconds_per_picture = 3, 2, 17, 10
+        evaluation = 100_000 * splits * models * numbers_of_steps * seconds_per_picture
+        assert options._timeout.total_seconds() > evaluation
+    finally:
+        ranks.leave()
 
 
 def test_a_process_among_others_is_refused_without_an_agent_of_ours(

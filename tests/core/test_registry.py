@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,21 @@ from core.teacher import Teacher, load_teacher
 def copied(teachers_dir: Path, tmp_path: Path) -> Path:
     shutil.copytree(teachers_dir, tmp_path / "teachers")
     return tmp_path / "teachers"
+
+
+def refuse(patches: pytest.MonkeyPatch, refused: Path, number: int) -> None:
+    """Let the system give this error for one path: who runs the tests may be allowed to read everything."""
+
+    def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: Any, *arguments: Any, **options: Any) -> Any:
+            if not isinstance(path, int) and os.fspath(path) == str(refused):
+                raise OSError(number, os.strerror(number), str(path))
+            return function(path, *arguments, **options)
+
+        return refuse
+
+    for module, name in ((io, "open"), (os, "scandir"), (os, "stat")):
+        patches.setattr(module, name, refusing(getattr(module, name)))
 
 
 def test_teacher_json_names_the_teacher(teachers_dir: Path) -> None:
@@ -87,18 +103,51 @@ def test_what_may_not_be_read_is_a_bad_teacher_and_hides_no_other(
     (copied / "other" / "teacher.json").write_text("{}")
     (copied / "other" / "README.md").write_text("---\nlicense: mit\n---\n")
 
-    def refused(function: Callable[..., Any]) -> Callable[..., Any]:
-        def refuse(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> Any:
-            if os.fspath(path) == str(copied / "other" / file):
-                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
-            return function(path, *arguments, **options)
-
-        return refuse
-
-    # Who runs the tests may be allowed to read everything.
-    monkeypatch.setattr(io, "open", refused(io.open))
-    monkeypatch.setattr(os, "scandir", refused(os.scandir))
+    refuse(monkeypatch, copied / "other" / file, errno.EACCES)
     assert [teacher.id for teacher in list_teachers([copied])] == ["emoji-64"]
+    with pytest.raises(UnknownTeacherError):
+        find_teacher("other", [copied])
+
+
+@pytest.mark.parametrize(
+    ("file", "number"),
+    [
+        ("weights/README.md", errno.EIO),
+        ("weights/unet/config.json", errno.ENOMEM),
+        ("weights/unet/diffusion_pytorch_model.safetensors", errno.EMFILE),
+        ("weights/unet", errno.ENOENT),  # while it was listed
+        ("weights/model_index.json", errno.ESTALE),
+        (".", errno.ESTALE),
+    ],
+)
+def test_what_cannot_be_read_just_now_may_be_the_teacher_that_is_asked_for(
+    copied: Path, tmp_path: Path, file: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "others" / "other"
+    shutil.copytree(copied / "weights", other)
+    (other / "teacher.json").write_text("{}")
+    directories = [copied, other.parent]
+    with monkeypatch.context() as patches:
+        refuse(patches, copied / file, number)
+        assert [teacher.id for teacher in list_teachers(directories)] == ["other"]
+        assert find_teacher("other", directories).path == other
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            find_teacher("emoji-64", directories)
+    assert find_teacher("emoji-64", directories).path == copied / "weights"
+
+
+@pytest.mark.parametrize("file", ["README.md", "unet/config.json"])
+def test_a_teacher_that_cannot_be_read_just_now_is_no_bad_one(
+    copied: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "weights" / "teacher.json").write_text("{}")
+    with monkeypatch.context() as patches:
+        refuse(patches, copied / "weights" / file, errno.ESTALE)
+        with pytest.raises(OSError, match="Stale"):
+            read_teacher(copied / "weights")
+    refuse(monkeypatch, copied / "weights" / file, errno.EACCES)
+    with pytest.raises(BadTeacherError, match="Permission denied"):
+        read_teacher(copied / "weights")
 
 
 def test_the_revision_follows_the_weights_and_not_the_place(copied: Path, teachers_dir: Path) -> None:

@@ -47,6 +47,22 @@ def test_a_job_has_as_many_processes_as_the_worker_accelerators_and_its_batch_sa
         assert command[command.index("core.run") + 1 :][:2] == ["--spec", str(spec)]
 
 
+def test_a_trainer_does_not_take_the_place_of_its_worker_among_others_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod of many exports them, or whatever launched the worker; core.run refuses to be one of those."""
+    places = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+    for name in (*places, "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "2")
+    log = tmp_path / "log"
+    script = "import json, os; print(json.dumps(dict(os.environ)))"
+    trainer = Trainer([sys.executable, "-c", script], log, {"LOG_FORMAT": "json"})
+    assert trainer.wait(60) == 0
+    environment = json.loads(log.read_text())
+    assert not set(places).intersection(environment)
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["LOG_FORMAT"]) == ("2", "json")
+
+
 def test_killing_a_trainer_kills_its_children_too(tmp_path: Path, eventually: Callable[..., Any]) -> None:
     script = (
         "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
