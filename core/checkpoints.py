@@ -6,6 +6,7 @@ seed and the samples seen. Nor are captions and teacher, of which the manifest s
 attempt reads both anew, and must find the same.
 """
 
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ FORMAT = 1
 KEPT = 2
 MANIFEST = "manifest.json"
 NAME = re.compile(r"step-\d{8}")
+OF_DAMAGE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EIO))
+"""Errors of a file that will not be read another time either: it is missing, or its disk is broken there."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Raises
     ------
     OSError
-        If a file that is there cannot be read, which may pass: a run that went on from an earlier checkpoint
+        If a file cannot be read for a reason that may pass: a run that went on from an earlier checkpoint
         would remove a sound one.
     """
     return next(filter(_is_intact, reversed(complete_checkpoints(folder))), None)
@@ -183,7 +186,11 @@ def _is_intact(checkpoint: Path) -> bool:
     try:
         files = json.loads((checkpoint / MANIFEST).read_text())["files"]
         return all(sha256(checkpoint / file["path"]) == file["sha256"] for file in files)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+    except OSError as error:
+        if error.errno not in OF_DAMAGE:
+            raise
+        return False
+    except (ValueError, KeyError):
         return False
 
 

@@ -80,10 +80,11 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_taken_for_a_damaged_on
         save(tmp_path, step, ORIGIN)
     newest = tmp_path / "step-00000002"
     open_file = io.open
+    error_number = errno.ESTALE
 
     def refuse(path: Any, *arguments: Any, **options: Any) -> Any:
         if path == newest / file:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+            raise OSError(error_number, os.strerror(error_number), str(path))
         return open_file(path, *arguments, **options)
 
     with monkeypatch.context() as patches:
@@ -91,6 +92,10 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_taken_for_a_damaged_on
         with pytest.raises(OSError, match="Stale"):
             newest_checkpoint(tmp_path)
     assert newest_checkpoint(tmp_path) == newest
+    error_number = errno.EIO
+    with monkeypatch.context() as patches:
+        patches.setattr(io, "open", refuse)
+        assert newest_checkpoint(tmp_path) == tmp_path / "step-00000001"
     (newest / file).unlink()
     assert newest_checkpoint(tmp_path) == tmp_path / "step-00000001"
 
