@@ -117,7 +117,7 @@ def list_teachers(directories: Sequence[Path]) -> list[TeacherInfo]:
 
 
 def _read_all(directories: Sequence[Path]) -> tuple[dict[str, TeacherInfo], list[OSError]]:
-    """Return the teachers by id, and the errors that may pass for which others are not among them."""
+    """Return the teachers by id, and the passing errors that may have kept others from being among them."""
     teachers: dict[str, TeacherInfo] = {}
     passing: list[OSError] = []
     for directory in directories:

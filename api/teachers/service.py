@@ -20,4 +20,4 @@ def find_registered(teacher_id: str, directories: Sequence[Path]) -> TeacherInfo
     try:
         return find_teacher(teacher_id, directories)
     except OSError as error:
-        raise UnavailableError(f"a folder of teachers cannot be read: {error}") from error
+        raise UnavailableError(f"A folder of teachers cannot be read: {error}") from error

@@ -71,9 +71,7 @@ def test_an_object_that_a_user_named_is_found_the_second_time(
 
 
 @pytest.mark.usefixtures("wrong_clock")
-def test_of_two_requests_that_are_refused_at_once_both_are_tried_again(
-    settings: Settings,
-) -> None:
+def test_of_two_requests_that_are_refused_at_once_both_are_tried_again(settings: Settings) -> None:
     """The second is refused for a date of before the first one's refusal had set the clock."""
     remote = RemoteObjects(settings)
     reference = ObjectReference(settings.s3_bucket, "a/file")
