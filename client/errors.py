@@ -21,6 +21,10 @@ class MalformedAddressError(ClientError):
     """What was given as the service's address is none."""
 
 
+class MalformedValueError(ClientError):
+    """A value cannot be sent: a number that is not finite, or a text that is not Unicode."""
+
+
 class UnexpectedAnswerError(ClientError):
     """Something answered in the service's place: a page to sign in, another server, a redirect."""
 

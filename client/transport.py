@@ -20,6 +20,7 @@ from client.errors import (
     ApiUnreachableError,
     MalformedAddressError,
     MalformedKeyError,
+    MalformedValueError,
     UnexpectedAnswerError,
     error_of,
 )
@@ -155,17 +156,24 @@ class Transport:
             If the service refuses the request.
         ApiUnreachableError
             If it cannot be reached.
+        MalformedValueError
+            If a value cannot be sent: a number that is not finite, or a text that is not Unicode.
         UnexpectedAnswerError
             If something else answers in its place.
         """
-        request = self.connection.build(
-            method,
-            path,
-            params={name: value for name, value in (parameters or {}).items() if value is not None},
-            json=body,
-            headers=dict(headers or {}),
-            timeout=httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS)),
-        )
+        try:
+            request = self.connection.build(
+                method,
+                path,
+                params={name: value for name, value in (parameters or {}).items() if value is not None},
+                json=body,
+                headers=dict(headers or {}),
+                timeout=httpx.Timeout(answer_seconds, connect=min(answer_seconds, CONNECT_SECONDS)),
+            )
+        except ValueError as error:
+            raise MalformedValueError(
+                f"what was given cannot be sent: {error}; numbers have to be finite, and texts Unicode"
+            ) from error
         return await self._answer(lambda: self.connection.send(request), patience_seconds)
 
     async def upload(

@@ -1,5 +1,6 @@
 """``condenser keys create``, ``list`` and ``revoke``: who may use the service."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -24,6 +25,12 @@ def add_to(commands: typer.Typer) -> None:
     commands.add_typer(_keys, name="keys")
 
 
+def _number(value: float | None) -> float | None:
+    if value is not None and math.isnan(value):  # which lies within any bounds, as they are compared
+        raise typer.BadParameter("nan is no number of days")
+    return value
+
+
 @_keys.command(epilog=example("condenser keys create 'nightly builds' --scope write --expires-in-days 90"))
 def create(
     context: typer.Context,
@@ -33,7 +40,7 @@ def create(
         typer.Option(help="What it allows: read (the default), write, admin; may be given several times."),
     ] = None,
     expires_in_days: Annotated[
-        float | None, typer.Option(min=0, max=36_500, help="It is refused from then on.")
+        float | None, typer.Option(min=0, max=36_500, callback=_number, help="It is refused from then on.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -70,6 +70,20 @@ def test_a_refused_submission_names_field_and_choice(run: Any) -> None:
     assert "teacher: There is no teacher of that id. (allowed: tiny)" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("submit", "--teacher", "tiny", "--learning-rate", "nan"),
+        ("submit", "--teacher", "tiny", "--set", "training.ema_decay=Infinity"),
+        ("show", "\udcff"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_in_words(command: tuple[str, ...], run: Any) -> None:
+    refused = run(*command, code=1)
+    assert "what was given cannot be sent" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_list_and_show(run: Any, condenser: Condenser) -> None:
     job = condenser.jobs.create(SPEC)
     assert run("list").stdout.split("\t")[:2] == [job.id, "queued"]

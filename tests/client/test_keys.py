@@ -68,6 +68,11 @@ def test_the_commands(run: Any) -> None:
     assert "revoked" in run("keys", "list").stdout
 
 
+def test_a_lifetime_that_is_no_number_is_refused(run: Any) -> None:
+    refused = run("keys", "create", "x", "--expires-in-days", "nan", code=2)
+    assert "'--expires-in-days'" in refused.stderr
+
+
 def test_the_command_never_repeats_a_key(run: Any) -> None:
     for key in (new_key(), "secret-of-mine", "condenser_ümlaut", "condenser_two\nlines", "condenser_a b"):
         refused = run("--api-key", key, "list", code=1)
