@@ -17,8 +17,8 @@ from rich.progress import track
 from benchmarks.paper.experiments import WEIGHTS
 from core.cost import random_conditions
 from core.memory_use import computation_memory_bytes
-from core.registry import read_teacher
 from core.spec import derive_student
+from core.teacher_folder import read_teacher
 from core.unet_layout import unet_layout
 from core.unet_memory import FLOAT32_BYTES, checkpointed_bytes, saved_bytes
 

@@ -36,12 +36,12 @@ from core.frozen import load_frozen
 from core.logs import configure_from_environment
 from core.model_shelf import ModelShelf
 from core.optimisation import choose_precision
-from core.registry import TeacherInfo
 from core.revisions import sampled_revision
 from core.run import explain
 from core.spec import EvaluationSpec, TrainingSpec
 from core.stopping import Stopped
 from core.teacher import Teacher, load_teacher
+from core.teacher_folder import TeacherInfo
 from core.teacher_refs import resolve_teacher
 
 logger = logging.getLogger("core.draw")

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from core.device_rate import DeviceRate
 from core.exported_size import exported_unet_bytes, safetensors_size
 from core.hold_out import HoldOut
-from core.registry import TeacherInfo, unet_dtype
 from core.shipped_index import shipped_weights
 from core.spec import (
     DistillationSpec,
@@ -26,9 +25,11 @@ from core.spec import (
     choose_student,
 )
 from core.step_cost import training_sample_cost, transfer_costs
+from core.teacher_folder import TeacherInfo
 from core.training_memory import STUDENT_COPIES, training_memory
 from core.unet_layout import UNetLayout, unet_layout
 from core.unet_memory import FLOAT32_BYTES
+from core.weight_files import unet_dtype
 
 BACKWARD_SHARE = 2  # of a forward pass's operations: gradients of the inputs, and of the weights
 CHECKPOINTS_ON_DISK = 3  # two are kept, and the next is complete before the older one goes

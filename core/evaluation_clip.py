@@ -14,8 +14,9 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from core.errors import BadTeacherError, CoreError
 from core.frozen import load_frozen
-from core.registry import TeacherInfo, has_weights, read_json
 from core.teacher import Teacher
+from core.teacher_folder import TeacherInfo, read_json
+from core.weight_files import has_weights
 
 FOLDER = "evaluation_clip"
 FOLDER_VARIABLE = "CONDENSER_EVALUATION_CLIP"

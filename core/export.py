@@ -20,12 +20,12 @@ from core.few_step_scheduler import write_few_step_scheduler
 from core.files import describe_files, replacing, write_json
 from core.model_card import NO_MID_BLOCK, write_model_card
 from core.original_names import original_names
-from core.registry import unet_dtype
 from core.shipped_index import ABSENT, REPLACED_COMPONENT, shipped_index, shipped_weights
 from core.spec import DistillationSpec, ExportSpec
 from core.teacher import Teacher
 from core.teacher_files import INDEX, is_licence
 from core.verify import FORMAT, MANIFEST_FILE
+from core.weight_files import unet_dtype
 
 FOLDER = "student"
 GRID_FILE = "teacher-vs-student.png"

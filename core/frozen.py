@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from core.errors import BadTeacherError
-from core.registry import weight_files
+from core.weight_files import weight_files
 
 
 def load_frozen(model_class: type[Any], folder: Path) -> Any:

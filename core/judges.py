@@ -22,9 +22,9 @@ from core.evaluation_clip import (
 )
 from core.inception import PUBLISHED_SIDE, Inception, find_inception, load_inception
 from core.references import REFERENCE_FILES, References, load_references
-from core.registry import TeacherInfo
 from core.spec import EvaluationSpec
 from core.teacher import Teacher
+from core.teacher_folder import TeacherInfo
 
 Judgements = dict[str, np.ndarray]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from core.registry import TeacherInfo
 from core.spec import DistillationSpec
+from core.teacher_folder import TeacherInfo
 
 COSTS = {
     "parameters": ("U-Net parameters", "{:,.0f}"),

@@ -28,8 +28,8 @@ from core.files import write_json
 from core.memory_use import peak_resident_bytes
 from core.optimisation import build_optimiser, choose_precision, update_average
 from core.phase_times import phase_seconds
-from core.registry import TeacherInfo
 from core.spec import DistillationSpec, choose_student
+from core.teacher_folder import TeacherInfo
 from core.teacher_refs import resolve_teacher
 from core.training_memory import unets_memory
 from core.unet_layout import UNetLayout, unet_layout

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from core.conditions import Conditions
 from core.frozen import load_frozen
-from core.registry import TeacherInfo, read_json
+from core.teacher_folder import TeacherInfo, read_json
 
 
 class PromptEncoder(Protocol):

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from core.families import LIBRARIES
-from core.registry import has_weights, read_json, weight_files
 from core.teacher_files import INDEX, known_parts
+from core.teacher_folder import read_json
+from core.weight_files import has_weights, weight_files
 
 REPLACED_COMPONENT = "unet"
 ABSENT = [None, None]  # how an index says that the pipeline goes without a component

@@ -27,7 +27,7 @@ from core.caption_sources import (
 from core.errors import BadCaptionsError, BadTeacherError, InvalidStudentError, UnknownTeacherError
 from core.few_step_spec import FewStepSpec
 from core.method_spec import FeatureMatchingSpec, MethodSpec, RandomConditioningSpec
-from core.registry import TeacherInfo, find_teacher, list_teachers
+from core.registry import find_teacher, list_teachers
 from core.spec_model import SpecModel
 from core.student_choice import choose_student
 from core.students import (
@@ -41,6 +41,7 @@ from core.students import (
     fitting_presets,
     student_name,
 )
+from core.teacher_folder import TeacherInfo
 from core.unet_layout import UNetLayout, unet_layout
 
 __all__ = [

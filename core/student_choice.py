@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from core.errors import InvalidStudentError
-from core.registry import PROMPT_TOKENS
 from core.students import (
     PRESETS,
     ComputeBudget,
@@ -26,6 +25,7 @@ from core.students import (
     fitting_presets,
     student_name,
 )
+from core.teacher_folder import PROMPT_TOKENS
 from core.unet_layout import unet_layout
 
 

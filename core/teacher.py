@@ -20,7 +20,7 @@ from core.errors import BadTeacherError
 from core.exhaustion import exhaustion
 from core.frozen import load_frozen
 from core.prompts import PromptEncoder, load_prompt_encoder
-from core.registry import TeacherInfo
+from core.teacher_folder import TeacherInfo
 
 DECODED_PIXELS = 1_024**2
 

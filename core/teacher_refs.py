@@ -15,8 +15,9 @@ from core.errors import BadTeacherError
 from core.exhaustion import exhaustion
 from core.families import check_pipeline
 from core.object_references import SCHEME
-from core.registry import TeacherInfo, find_teacher, read_json, read_teacher
+from core.registry import find_teacher
 from core.teacher_files import INDEX, LICENCE_FILES, PART_FILES, ROOT_FILES
+from core.teacher_folder import TeacherInfo, read_json, read_teacher
 
 VARIANTS = ("*.fp16.safetensors", "*.non_ema.safetensors")
 

@@ -5,9 +5,9 @@ from typing import Literal
 from core.device_rate import DeviceRate
 from core.feature_memory import feature_bytes
 from core.method_spec import FeatureMatchingSpec
-from core.registry import TeacherInfo, part_parameters
 from core.spec import DistillationSpec
 from core.step_cost import SampleCost, training_sample_cost, transfer_costs
+from core.teacher_folder import TeacherInfo, part_parameters
 from core.unet_layout import UNetLayout
 from core.unet_memory import FLOAT32_BYTES, checkpointed_bytes, saved_bytes
 

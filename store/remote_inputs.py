@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.object_references import SCHEME, ObjectReference
-from core.registry import TeacherConfigs, read_configs, read_json
 from core.spec import BadCaptionsError, BadTeacherError, S3Captions
 from core.teacher_files import INDEX, choose_files, is_config
+from core.teacher_folder import TeacherConfigs, read_configs, read_json
 from store.errors import RemoteObjectError
 from store.remote_objects import RemoteObject, RemoteObjects, revision_of
 from store.settings import Settings

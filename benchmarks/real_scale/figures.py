@@ -7,9 +7,9 @@ from typing import Any
 from rich.table import Table
 
 from core.phase_times import phase_seconds
-from core.registry import TeacherInfo
 from core.spec import DistillationSpec, choose_student
 from core.step_cost import training_sample_cost
+from core.teacher_folder import TeacherInfo
 from core.unet_layout import unet_layout
 
 # Dense bfloat16 operations per second by the makers' data sheets.

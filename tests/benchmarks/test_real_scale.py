@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.real_scale.__main__ import main
 from benchmarks.real_scale.figures import figures_of, sample_flops
-from core.registry import TeacherInfo
 from core.spec import DistillationSpec
+from core.teacher_folder import TeacherInfo
 
 SD14_UNET = json.loads((Path(__file__).parents[1] / "core" / "sd14_unet_config.json").read_text())
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,10 +20,10 @@ from core.captions import CaptionSet, prepare_captions
 from core.embeddings import CaptionEmbeddings
 from core.events import EventWriter
 from core.latents import LatentSet
-from core.registry import TeacherInfo, read_teacher
 from core.spec import DistillationSpec, MethodSpec
 from core.stopping import StopRequest
 from core.teacher import Teacher, load_teacher
+from core.teacher_folder import TeacherInfo, read_teacher
 
 CONTEXT = 12
 PICTURE = 32
@@ -41,6 +42,12 @@ def teachers_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("teachers")
     write_tiny_teacher(directory / "weights")
     return directory
+
+
+@pytest.fixture
+def copied_teachers(teachers_dir: Path, tmp_path: Path) -> Path:
+    """The same as ``teachers_dir``, to be changed by one test."""
+    return shutil.copytree(teachers_dir, tmp_path / "teachers")
 
 
 @pytest.fixture(scope="session")

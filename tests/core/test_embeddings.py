@@ -10,8 +10,8 @@ from core import embeddings
 from core.captions import CaptionSet
 from core.conditions import Conditions
 from core.embeddings import CaptionEmbeddings, captions_to_keep
-from core.registry import read_teacher
 from core.teacher import Teacher, load_teacher
+from core.teacher_folder import read_teacher
 from tests.core.tiny_families import write_tiny_sdxl
 
 

@@ -25,9 +25,9 @@ from core.loop import frozen_copy
 from core.memory_use import computation_memory_bytes
 from core.phase_times import phase_seconds
 from core.probe import cached_rate, compare, job_probe
-from core.registry import TeacherInfo
 from core.spec import DistillationSpec, TrainingSpec, derive_student
 from core.teacher import Teacher
+from core.teacher_folder import TeacherInfo
 from core.unet_layout import unet_layout
 from core.unet_memory import checkpointed_bytes, saved_bytes
 

@@ -21,10 +21,10 @@ from core.grids import CELL, GAP, LABEL_WIDTH, draw_grid
 from core.judges import load_judge
 from core.picture_sets import teacher_pictures
 from core.references import References
-from core.registry import read_teacher
 from core.spec import DistillationSpec, EvaluationSpec
 from core.stopping import Stopped, StopRequest
 from core.teacher import Teacher, load_teacher
+from core.teacher_folder import read_teacher
 
 EVALUATION = EvaluationSpec(
     samples=5, sampler="ddim", steps=2, guidance_scale=2, batch_size=2, bootstrap_resamples=20

@@ -21,12 +21,12 @@ from core.estimate import estimate_job
 from core.export import SINGLE_FILE, VARIANTS, as_exported, export_student, export_warnings
 from core.model_card import NO_MID_BLOCK, write_model_card
 from core.original_names import PREFIX, original_names
-from core.registry import read_teacher
 from core.spec import DistillationSpec, derive_student
 from core.student_weights import build_student
 from core.students import student_rule
 from core.teacher import Teacher
 from core.teacher_files import choose_files
+from core.teacher_folder import read_teacher
 from core.verify import find_loading_problems, find_problems
 
 COST = {"parameters": 1, "gmacs": 1.0, "milliseconds_per_picture": 1.0, "peak_memory_bytes": 1}

@@ -20,11 +20,11 @@ from diffusers import (
 from core.errors import BadTeacherError
 from core.estimate import estimate_job
 from core.families import check_part_config, check_pipeline, check_scheduler_config
-from core.registry import read_teacher
 from core.run import main
 from core.sampling import build_sampler, draw_latents
 from core.spec import DistillationSpec
 from core.teacher import Teacher, load_teacher
+from core.teacher_folder import read_teacher
 from tests.conftest import PIPELINE_INDEX
 from tests.core.tiny_families import WRITERS
 

@@ -18,8 +18,8 @@ from core.evaluation_clip import FOLDER_VARIABLE
 from core.hub_captions import read_hub
 from core.inception import WEIGHTS_VARIABLE, Inception, find_inception
 from core.judges import NOTHING_TO_JUDGE_BY, check_judge
-from core.registry import TeacherInfo, read_teacher
 from core.spec import EvaluationSpec, HubCaptions
+from core.teacher_folder import TeacherInfo, read_teacher
 
 HUB = HubCaptions(dataset="someone/captions", column="text", limit=3)
 

@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from core.artist import Artist
 from core.exit_status import CRASHED
 from core.optimisation import emulates_bfloat16
-from core.registry import read_teacher
 from core.run import main
 from core.spec import DistillationSpec, EvaluationSpec
 from core.teacher import Teacher, load_teacher
+from core.teacher_folder import read_teacher
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120

@@ -11,12 +11,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
 from core.conditions import Conditions
-from core.registry import read_teacher
 from core.slicing import channel_importance, choose_channels, sliced_weights
 from core.spec import WidthStudent, derive_student
 from core.student_weights import build_student
 from core.students import allowed_widths, student_rule
 from core.teacher import load_teacher
+from core.teacher_folder import read_teacher
 from core.unet_layout import Channels, UNetLayout, heads_per_stage, unet_layout
 
 SD = {

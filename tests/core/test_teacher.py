@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import teacher as module
-from core.errors import OutOfMemoryError
-from core.registry import read_teacher
+from core.errors import BadTeacherError, OutOfMemoryError
 from core.teacher import Teacher, load_teacher
+from core.teacher_folder import read_teacher
 
 
 def test_no_more_pictures_are_decoded_at_once_than_memory_is_meant_for(
@@ -27,6 +27,22 @@ def test_no_more_pictures_are_decoded_at_once_than_memory_is_meant_for(
     assert sizes == [2, 2, 1]
     assert decoded.dtype == torch.uint8
     assert (decoded.int() - expected.int()).abs().max() <= 1
+
+
+def test_a_damaged_weight_file_is_a_bad_teacher(copied_teachers: Path) -> None:
+    info = read_teacher(copied_teachers / "weights")
+    (copied_teachers / "weights" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(BadTeacherError, match="cannot be loaded"):
+        load_teacher(info, torch.device("cpu"))
+
+
+def test_missing_weights_are_a_bad_teacher(copied_teachers: Path) -> None:
+    file = copied_teachers / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(BadTeacherError, match=r"conv_in\.weight"):
+        load_teacher(read_teacher(copied_teachers / "weights"), torch.device("cpu"))
 
 
 def test_a_lack_of_memory_is_no_fault_of_the_teacher(teachers_dir: Path, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from core.errors import BadTeacherError
-from core.registry import list_teachers, read_configs, read_teacher
+from core.registry import list_teachers
 from core.student_choice import choose_student, list_candidates
 from core.students import ParameterBudget
 from core.teacher import load_teacher
+from core.teacher_folder import read_configs, read_teacher
 from core.unet_limits import DEFAULTS, check_latents, check_numbers
 
 BUNDLED = Path(__file__).parents[2] / "teachers" / "emoji_64" / "weights"
