@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.captions import service as caption_service
+from api.errors import SeveralLinesError
 from api.estimates import service as estimates
 from api.field_errors import FieldError, explain_validation_error
 from api.jobs import hints, schemas, service
@@ -49,7 +50,14 @@ def show_form(
     if clone:
         job = service.read_job(services, clone)
         options = {"priority": job.priority, "max_runtime_s": job.max_runtime_s}
-        return _render(services, viewer, spec_form.write_form({**job.spec, "options": options}), clone=job.id)
+        try:
+            form = spec_form.write_form({**job.spec, "options": options})
+        except SeveralLinesError as error:
+            raise SeveralLinesError(
+                f"{error.detail} `condenser clone {job.id}`, or POST /jobs/{job.id}/clone, "
+                "makes the job again with its texts as they are."
+            ) from error
+        return _render(services, viewer, form, clone=job.id)
     preset = preset if preset in PRESETS else DEFAULT_PRESET
     teachers = known_teachers(services.settings.teachers_dirs)
     if teacher not in teachers:

@@ -209,8 +209,7 @@ class Lines(Node):
         lines = [str(each) for each in value or []]
         if any(LINE_BREAK.search(line) for line in lines):
             raise SeveralLinesError(
-                f"A text of {self.path} has several lines, and the form would make a text of each. "
-                "POST /jobs/{id}/clone clones the job with its texts as they are."
+                f"A text of {self.path} has several lines, and the form would make a text of each."
             )
         form[self.name] = ["\n".join(lines)]
 
