@@ -178,6 +178,8 @@ def transfer(
         If the loss diverges, and in the same round again with a lower rate.
     """
     training = round_training(spec.training, few_step)
+    conditioning = {"random_conditioning": few_step.random_conditioning}
+    batches = replace(batches, method=spec.method.model_copy(update=conditioning))
     process = noise_process(teacher.noise_schedule(), teacher.scheduler_config)
     newest = newest_checkpoint(checkpoints)
     step = checkpoint_step(newest) if newest else spec.training.steps

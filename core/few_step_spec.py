@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.method_spec import RandomConditioningSpec
 from core.spec_model import SpecModel
 
 TIMESTEPS = 1_000
@@ -31,6 +32,11 @@ class FewStepSpec(SpecModel):
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     learning_rate_schedule: Literal["constant", "cosine"] = Field(
         default="cosine", description="Over each round, from the learning rate on."
+    )
+    random_conditioning: RandomConditioningSpec = Field(
+        default=RandomConditioningSpec(schedule="constant"),
+        description="Of all rounds, in place of method.random_conditioning: with guidance a caption counts "
+        "at every timestep, and the exponential schedule seldom replaces it at the middle ones.",
     )
 
     @model_validator(mode="after")

@@ -229,9 +229,12 @@ def _transfer(
 def _embed_captions(
     spec: DistillationSpec, teacher: Teacher, captions: CaptionSet, timesteps: int
 ) -> CaptionEmbeddings:
+    stages = [(spec.training.steps, spec.method.random_conditioning)]
+    if spec.few_step:
+        stages.append((spec.optimiser_steps - spec.training.steps, spec.few_step.random_conditioning))
     u = torch.arange(timesteps) / timesteps
-    replaced = replacement_probability(spec.method.random_conditioning, u).mean().item()
-    replacements = replaced * spec.optimiser_steps * spec.training.batch_size
+    replaced = sum(steps * replacement_probability(how, u).mean().item() for steps, how in stages)
+    replacements = replaced * spec.training.batch_size
     kept = captions_to_keep(captions, teacher.encode([""]).size_in_bytes, replacements)
     return CaptionEmbeddings(teacher, captions, kept)
 

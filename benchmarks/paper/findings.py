@@ -125,9 +125,13 @@ def _cell(rows: list[Row], split: str, score: str) -> str:
 def ratios(experiment: Experiment, rows: list[Row]) -> str:
     """Return how many times as far a job is as the one it is held against, as a Markdown table.
 
-    A line a comparison and a column a seed; of several seeds a last column is of them all.
+    A line a comparison and a column a seed; of several seeds a last column is of them all. Of a job that was
+    measured at several numbers of steps its own is held against the other's own, which come first.
     """
-    distances = {(row.label, row.seed): row.scores[DISTANCE] for row in rows if row.split == experiment.split}
+    distances: dict[tuple[str, int], float] = {}
+    for row in rows:
+        if row.split == experiment.split:
+            distances.setdefault((row.label, row.seed), row.scores[DISTANCE])
     seeds = sorted({row.seed for row in rows})
     several = len(seeds) > 1
     heads = [*(f"seed {seed}" for seed in seeds), *(["all seeds"] if several else [])]

@@ -19,10 +19,10 @@ from core.conditions import Conditions
 from core.events import EventWriter
 from core.few_step import GuidanceFolding, StepHalving, begin_round, sampler_timesteps, transfer
 from core.few_step_scheduler import write_few_step_scheduler
-from core.loop import train
+from core.loop import Course, train
 from core.noise_process import NoiseProcess, noise_process
 from core.sampling import build_sampler, draw_latents
-from core.spec import DistillationSpec, EvaluationSpec, TrainingSpec, derive_student
+from core.spec import DistillationSpec, EvaluationSpec, FewStepSpec, TrainingSpec, derive_student
 from core.step_cost import transfer_costs
 from core.stopping import Stopped, StopRequest
 from core.student_weights import build_student
@@ -197,6 +197,26 @@ def run(
         teacher, make_student(teacher), batches, spec, folder, lambda average, step: None, events, stop
     )
     return transfer(teacher, student, batches, spec, spec.few_step, folder, draw, events, stop)
+
+
+def test_captions_are_replaced_by_the_schedule_of_the_transfer(
+    teacher: Teacher,
+    batches: BatchSource,
+    spec: DistillationSpec,
+    events: EventWriter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    courses: list[Course] = []
+    monkeypatch.setattr(few_step, "run_course", lambda course, *rest: courses.append(course))
+    asked = {"random_conditioning": {"schedule": "constant", "probability": 0.25}}
+    rounds = FewStepSpec.model_validate(spec.few_step.model_dump() | asked)
+    student = make_student(teacher)
+    transfer(teacher, student, batches, spec, rounds, tmp_path, lambda *drawn: None, events, StopRequest())
+    assert len(courses) == len(ROUNDS)
+    for course in courses:
+        assert course.batches.method.random_conditioning == rounds.random_conditioning
+        assert course.batches.method.blank_probability == spec.method.blank_probability
 
 
 def test_as_many_students_are_in_memory_as_the_estimate_counts(
