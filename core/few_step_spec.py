@@ -35,8 +35,8 @@ class FewStepSpec(SpecModel):
     )
     random_conditioning: RandomConditioningSpec = Field(
         default=RandomConditioningSpec(schedule="constant"),
-        description="Of all rounds, in place of method.random_conditioning: with guidance a caption counts "
-        "at every timestep, and the exponential schedule seldom replaces it at the middle ones.",
+        description="Of all rounds, in place of method.random_conditioning: the exponential schedule loses "
+        "more of what was learned of captions that are only read.",
     )
 
     @model_validator(mode="after")
