@@ -107,7 +107,7 @@ def fewer_steps() -> Experiment:
         "start_steps": FULL_STEPS,
         "guidance_scale": 3.0,
         "training_steps": 400,
-        "learning_rate": 3e-5,
+        "learning_rate": 3e-4,
     }
     transferred = {
         f"transferred to {steps} steps": changed({**LONG, "few_step": {**transfer, "steps": steps}})
@@ -119,6 +119,7 @@ def fewer_steps() -> Experiment:
         "drawn",
         {"distilled": changed(more_steps), **transferred},
         axis="U-Net calls",
+        compared=dict.fromkeys(transferred, "distilled"),
     )
 
 
