@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -96,6 +97,14 @@ def test_ratios_are_within_a_seed_and_their_interval_is_over_the_seeds() -> None
         "|---|---:|",
         "| with random conditioning : without | 0.75 |",
     ]
+
+
+def test_ratios_are_of_a_jobs_own_number_of_steps() -> None:
+    own = [
+        held_out(label, 0, distance) for label, distance in (("with random conditioning", 2), ("without", 4))
+    ]
+    in_fewer_steps = [replace(row, unet_calls=10, scores={"frechet_distance": 9.0}) for row in own]
+    assert "| 0.50 |" in ratios(EXPERIMENTS["unseen-concepts"], [*own, *in_fewer_steps])
 
 
 def test_what_is_compared_are_jobs_of_the_experiment() -> None:
