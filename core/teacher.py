@@ -32,7 +32,7 @@ class Teacher:
     Attributes
     ----------
     info
-        What the registry knows of it.
+        What its folder says of it.
     encode_prompts
         Its family's way from text to what the U-Net takes.
     vae, unet
