@@ -1,14 +1,23 @@
-"""The real Celery worker with the small trainer: ``celery -A small_worker worker``."""
+"""The real Celery worker with the small trainer: ``celery -A small_worker worker``.
+
+Its clock, and its trainer's, is ``CLOCK_OFFSET_HOURS`` off where the environment says so.
+"""
 
 import os
 import sys
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+
+import time_machine
 
 import worker.app
 from store.objects import ObjectStore
 from worker.attempt import Rhythm
 from worker.supervisor import Supervisor
+
+if offset_hours := os.environ.get("CLOCK_OFFSET_HOURS"):
+    time_machine.travel(timedelta(hours=float(offset_hours))).start()
 
 
 @lru_cache(maxsize=1)
