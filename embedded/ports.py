@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-LOWEST, HIGHEST = 20_000, 29_999
+FIRST_OUTGOING = 32_768
+PORTS = range(20_000, FIRST_OUTGOING)
 
 
 def is_free(port: int) -> bool:
@@ -33,10 +34,13 @@ class PortBook:
     ----------
     path
         The file; made when the first port is taken.
+    among
+        Which ports may be taken; a second port may lie above them, below `FIRST_OUTGOING`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, among: range = PORTS) -> None:
         self._path = path
+        self._among = among
         self._taken: set[int] = set()
 
     def take(self, names: Sequence[str], offsets: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -61,18 +65,17 @@ class PortBook:
         self._path.write_text(json.dumps(remembered, indent=2), encoding="utf-8")
 
     def _choose(self, remembered: int | None, offset: int) -> int:
-        port = remembered if remembered is not None else self._random()
+        port = remembered if remembered is not None else self._random(offset)
         while not self._usable(port) or not self._usable(port + offset):
-            port = self._random()
+            port = self._random(offset)
         self._taken |= {port, port + offset}
         return port
 
     def _usable(self, port: int) -> bool:
-        return port not in self._taken and is_free(port)
+        return port < FIRST_OUTGOING and port not in self._taken and is_free(port)
 
-    @staticmethod
-    def _random() -> int:
-        return LOWEST + secrets.randbelow(HIGHEST - LOWEST + 1)
+    def _random(self, offset: int) -> int:
+        return secrets.choice(range(self._among.start, min(self._among.stop, FIRST_OUTGOING - offset)))
 
     def _load(self) -> dict[str, int]:
         try:

@@ -171,3 +171,13 @@ def test_ports_are_remembered_and_never_given_twice(tmp_path: Path) -> None:
     chosen = book.take(["a", "b"], {"a": 10_000})
     assert len({*chosen.values(), chosen["a"] + 10_000}) == 3
     assert PortBook(tmp_path / "ports.json").take(["a", "b"], {"a": 10_000}) == chosen
+
+
+def test_no_port_is_one_that_an_outgoing_connection_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "ports.json"
+    path.write_text('{"remembered": 29000}')
+    names = ["remembered", *(f"port {number}" for number in range(200))]
+    chosen = PortBook(path).take(names, dict.fromkeys(names, 10_000)).values()
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(chosen) + 10_000 < first_outgoing
+    assert min(chosen) >= 20_000

@@ -28,6 +28,8 @@ from embedded.valkey import Valkey
 ServerName = Literal["postgres", "valkey", "seaweedfs"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY_SECONDS = 60.0
+# Apart from those of all other stacks, one of which may start while a server of ours is down.
+OWN_PORTS = range(10_000, 20_000)
 
 
 class OwnServers:
@@ -46,7 +48,7 @@ class OwnServers:
         self._servers: dict[str, Server] = {
             server.name: server for server in (Postgres(site), Valkey(site), SeaweedFS(site))
         }
-        book = PortBook(self._data_dir / "ports.json")
+        book = PortBook(self._data_dir / "ports.json", among=OWN_PORTS)
         self._ports = {
             name: book.take(server.port_names, server.port_offsets) for name, server in self._servers.items()
         }
