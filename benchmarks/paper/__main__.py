@@ -29,6 +29,9 @@ Distances are between pictures of the student and other pictures of the teacher,
 features of the teacher's own CLIP. The teacher's row is its distance to itself, the least there is to reach.
 Of several seeds the tables show the mean. In brackets: 95 % bootstrap intervals over the pictures, of several
 seeds the widest reach of theirs; of ratios the 95 % interval over the seeds (Student's t on logarithms).
+
+Speed and memory at the size of Stable Diffusion 1.4 are not here yet: they want a GPU, on which
+`python -m benchmarks.real_scale` measures them.
 """
 
 
