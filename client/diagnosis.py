@@ -157,18 +157,18 @@ def _is_installed(distribution: str) -> bool:
 def check_stack(data_dir: Path) -> Iterator[Finding]:
     """Look at the stack of the data folder, process by process, and whether another one could be started."""
     try:
-        from embedded.ports import HIGHEST, LOWEST, is_free
+        from embedded.ports import PORTS, is_free
         from embedded.state import running_stack
     except ModuleNotFoundError:  # the client was installed alone
         return
     stack = running_stack(data_dir)
     if stack is None:
-        free = sum(is_free(port) for port in range(LOWEST, LOWEST + 50))
-        if free:
-            yield Finding("ports", "good", f"free on loopback from {LOWEST} up")
+        tried = PORTS[:50]
+        if any(map(is_free, tried)):
+            yield Finding("ports", "good", f"free on loopback from {tried[0]} up")
         else:
-            advice = f"see what listens on 127.0.0.1:{LOWEST} to {HIGHEST}"
-            yield Finding("ports", "warning", f"none free from {LOWEST} to {LOWEST + 49}", advice)
+            advice = f"see what listens on 127.0.0.1:{PORTS[0]} to {PORTS[-1]}"
+            yield Finding("ports", "warning", f"none free from {tried[0]} to {tried[-1]}", advice)
         return
     dead = [record.name for record in stack.dead_processes()]
     if dead:
