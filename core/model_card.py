@@ -89,9 +89,9 @@ captions, and the student met the others as text alone.
 ## Training
 
 {training.steps:,} steps of {training.batch_size:,} samples, learning rate {training.learning_rate:g}, seed
-{spec.seed}, replacement schedule {spec.method.random_conditioning.schedule}. The averaged weights were
-measured and saved. `manifest.json` holds the whole specification and the hash of every file, which
-`condenser verify` checks.
+{spec.seed}, replacement schedule {spec.method.random_conditioning.schedule}.{_transfer(spec)}
+The averaged weights were measured and saved. `manifest.json` holds the whole specification and the
+hash of every file, which `condenser verify` checks.
 
 ## Licence
 
@@ -181,6 +181,19 @@ def _steps_table(values: dict[str, Any]) -> str:
             ]
             rows.append(f"| {steps} steps, {SPLITS[split]} | {' | '.join(cells)} |")
     return "\n".join([*rows, ""])
+
+
+def _transfer(spec: DistillationSpec) -> str:
+    """Return what came after the distillation, if anything did."""
+    transfer = spec.few_step
+    if transfer is None:
+        return ""
+    rounds = [f"to {steps} steps" if steps else "guidance folded in" for steps in transfer.rounds]
+    return (
+        f"\nThen few-step transfer ({', '.join(rounds)}): {transfer.training_steps:,} steps a round, "
+        f"learning rate {transfer.learning_rate:g}, "
+        f"replacement schedule {transfer.random_conditioning.schedule}."
+    )
 
 
 def _explanation(values: dict[str, Any], spec: DistillationSpec) -> str:
