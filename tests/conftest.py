@@ -64,8 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
         os.environ.pop(f"{name.upper()}_FILE", None)
-    # Tests run in parallel: threads of one process would only take the cores from the others.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Tests run in parallel: threads of one process would only take the cores from the others. Whatever the
+    # user's shell says: sums of several threads come out otherwise, and tests compare weights by the bit.
+    os.environ["OMP_NUM_THREADS"] = "1"
     # A run that a shell put in the background ignores Ctrl-C, and so would all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):

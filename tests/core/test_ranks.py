@@ -65,13 +65,11 @@ class Agents:
 
     def __init__(self, workdir: Path, program: Sequence[str], options: Sequence[Sequence[str]]) -> None:
         self._log = workdir / "log"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with self._log.open("ab") as log:
             self.processes = [
                 subprocess.Popen(
                     [sys.executable, "-m", "core.elastic", *each, "-m", *program],
                     cwd=ROOT,
-                    env=environment,
                     stdout=log,
                     stderr=log,
                 )
