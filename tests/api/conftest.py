@@ -17,7 +17,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from api.app import create_app
 from api.serving import SERVING_OPTIONS
@@ -43,6 +43,12 @@ UNET_CONFIG = {
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
 }
+
+# In a transaction that does not end, it keeps requests with this key waiting, and nothing else.
+UNFINISHED = text(
+    "INSERT INTO idempotency_records (key, fingerprint, created_at, expires_at)"
+    " VALUES ('k', '', now(), now() + interval '1 day')"
+)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from store.settings import Settings
+from tests.api.conftest import UNFINISHED
+from tests.postgres_locks import waits_for_a_lock
 
 SPEC = {"teacher": "tiny", "student": {"width": 0.5}, "seed": 7}
 KEY = {"Idempotency-Key": "k"}
@@ -19,13 +21,6 @@ def cancelled_job(http: httpx.Client) -> str:
     job_id: str = http.post("/jobs", json=SPEC).json()["id"]
     http.post(f"/jobs/{job_id}/cancel")
     return job_id
-
-
-def waits_for_a_lock(engine: Engine) -> bool:
-    waiting = "datname = current_database() AND wait_event_type = 'Lock'"
-    query = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {waiting})"
-    with engine.connect() as connection:
-        return bool(connection.execute(text(query)).scalar_one())
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/webhooks"])
@@ -43,8 +38,7 @@ def test_while_the_first_is_under_way_another_process_says_so(
         engine.connect() as other,
         ThreadPoolExecutor() as threads,
     ):
-        # Somebody else's unfinished transaction keeps the first request waiting in the database.
-        other.execute(text("LOCK TABLE idempotency_records, webhooks IN SHARE MODE"))
+        other.execute(UNFINISHED)
         first = threads.submit(one.post, path, json=body, headers=KEY)
         eventually(lambda: waits_for_a_lock(engine))
         second = another.post(path, json=body, headers=KEY)

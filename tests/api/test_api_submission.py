@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from core.spec import DistillationSpec
 from store.queue import count_hints
 from store.settings import Settings
+from tests.api.conftest import UNFINISHED
+from tests.postgres_locks import waits_for_a_lock
 
 SPEC = {"teacher": "tiny", "student": {"width": 0.5}, "seed": 7}
 
@@ -119,9 +121,8 @@ def test_a_key_whose_first_request_is_under_way_is_in_conflict(
         answers.append(http.post("/jobs", json=SPEC, headers=headers))
         return answers[-1]
 
-    # Somebody else's unfinished transaction keeps the first request waiting in the database.
     with engine.connect() as other, ThreadPoolExecutor() as threads:
-        other.execute(text("LOCK TABLE idempotency_records IN EXCLUSIVE MODE"))
+        other.execute(UNFINISHED)
         first = threads.submit(submit)
         eventually(lambda: waits_for_a_lock(engine))
         second = submit()
@@ -131,13 +132,6 @@ def test_a_key_whose_first_request_is_under_way_is_in_conflict(
     assert second.status_code == 409
     assert second.json()["type"] == "urn:condenser:problem:request_in_progress"
     assert submit().content == first.result().content
-
-
-def waits_for_a_lock(engine: Engine) -> bool:
-    waiting = "datname = current_database() AND wait_event_type = 'Lock'"
-    query = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {waiting})"
-    with engine.connect() as connection:
-        return bool(connection.execute(text(query)).scalar_one())
 
 
 def test_requests_sent_at_once_with_one_key_make_one_job(http: httpx.Client) -> None:

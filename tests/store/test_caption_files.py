@@ -20,6 +20,7 @@ from store.objects import StoredObject
 from store.quotas import NO_LIMITS, Quotas
 from store.stored_bytes import recount_bytes
 from store.unclaimed import UPLOAD_ENDS, take_due
+from tests.postgres_locks import waits_for_a_lock
 
 OURS = "019ab2c4-7f1e-7c3a-9d52-00000000000a"
 THEIRS = "019ab2c4-7f1e-7c3a-9d52-00000000000b"
@@ -166,17 +167,12 @@ def test_a_deletion_waits_for_a_submission_and_then_heeds_it(
         with transaction(engine) as session:
             caption_files.delete_caption_file(session, file.id, tenant_id=OURS, now=now)
 
-    def waits_for_a_lock() -> bool:
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        with engine.connect() as connection:
-            return bool(connection.execute(text(waiting)).scalar())
-
     with ThreadPoolExecutor(1) as pool:
         with transaction(engine) as session:
             caption_files.hold_caption_file(session, file.id, tenant_id=OURS)
             create_job(session, spec=spec, queue="cpu", now=now)
             deletion = pool.submit(delete)
-            eventually(waits_for_a_lock)
+            eventually(lambda: waits_for_a_lock(engine))
         with pytest.raises(CaptionsInUseError):
             deletion.result(20)
 

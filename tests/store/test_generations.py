@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, event, select
 
 from store import generations, workers
 from store.database import transaction
@@ -26,6 +26,7 @@ from store.sweeper import remove_unclaimed_objects
 from store.unclaimed import announce, take_due
 from store.versions import latest_versions
 from store.workers import Announcement, sign_off
+from tests.postgres_locks import waits_for_a_lock
 
 Ask = Callable[..., str]
 WATCH = 30.0
@@ -224,12 +225,6 @@ def test_one_that_changes_hands_meanwhile_is_cancelled_all_the_same(
         session.commit()
         assert others[0].result() is None
     assert read(engine, generation_id).status == "cancelled"
-
-
-def waits_for_a_lock(engine: Engine) -> bool:
-    with engine.connect() as connection:
-        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return bool(connection.execute(waiting).scalar())
 
 
 def test_a_worker_that_stops_gives_it_back_and_another_begins_anew(

@@ -241,6 +241,8 @@ def test_an_outage_begins_the_wait_for_beats_anew(
     clock.seconds = 119
     clock.fail_once()
     eventually(lambda: clock.failed)
+    seen = len(passes)
+    eventually(lambda: len(passes) > seen)  # the wait began with the first pass that Postgres answered
     claim = running()
     clock.seconds = 238
     seen = len(passes)
